@@ -1,0 +1,180 @@
+"""Engines: what drives the recordings of a shard. Same function, same bytes from each of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from neuromill.records import FailureCode
+from neuromill.stages.outcomes import Outcome, WorkItem
+from neuromill.stages.settings import EngineKind, EngineSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    Work = Callable[[WorkItem], Outcome]
+
+
+class Engine(Protocol):
+    """Runs one function over many items and yields outcomes as they come, in any order."""
+
+    def run(self, work: Work, items: Sequence[WorkItem]) -> Iterator[Outcome]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class SerialEngine:
+    """In this process, one after the other: for tests and debuggers."""
+
+    def run(self, work: Work, items: Sequence[WorkItem]) -> Iterator[Outcome]:
+        """Yield the outcome of each item, in order."""
+        for item in items:
+            yield work(item)
+
+
+@dataclass(slots=True)
+class ProcessEngine:
+    """A spawned process pool with capped threads.
+
+    A worker that dies (killed, out of memory) breaks the whole pool and does not say which item it was on. The
+    unfinished items are then run one at a time in fresh pools, so that exactly the item that kills its worker
+    fails with ``interrupted`` and every other one is done.
+    """
+
+    n_workers: int
+    threads_per_worker: int = 1
+    _pool: ProcessPoolExecutor | None = None
+
+    def run(self, work: Work, items: Sequence[WorkItem]) -> Iterator[Outcome]:
+        """Yield outcomes as they come; items in flight are at most twice the workers."""
+        left = {id(item): item for item in items}
+        try:
+            for item, outcome in self._run_together(work, items):
+                del left[id(item)]
+                yield outcome
+        except BrokenProcessPool:
+            self.close()
+            for item in left.values():
+                yield self._run_alone(work, item)
+
+    def _run_together(self, work: Work, items: Sequence[WorkItem]) -> Iterator[tuple[WorkItem, Outcome]]:
+        waiting, running = deque(items), {}
+        while waiting or running:
+            while waiting and len(running) < 2 * self.n_workers:
+                item = waiting.popleft()
+                running[self._submit(work, item)] = item
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield running[future], future.result()
+                del running[future]
+
+    def _run_alone(self, work: Work, item: WorkItem) -> Outcome:
+        try:
+            return self._submit(work, item).result()
+        except BrokenProcessPool:
+            self.close()
+            return Outcome(
+                item,
+                FailureCode.INTERRUPTED,
+                "the worker process died on this recording",
+                "if memory ran out use fewer workers, then `neuromill retry`",
+            )
+
+    def _submit(self, work: Work, item: WorkItem) -> Future[Outcome]:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self.n_workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=prepare_worker,
+                initargs=(self.threads_per_worker,),
+            )
+        return self._pool.submit(work, item)
+
+    def close(self) -> None:
+        """Stop the workers; items not yet started are dropped."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+@dataclass(frozen=True, slots=True)
+class DaskEngine:
+    """``distributed.Client.map`` on a cluster that exists already (1.6 ms an item; a Prefect task run costs 100)."""
+
+    client: object
+
+    def run(self, work: Work, items: Sequence[WorkItem]) -> Iterator[Outcome]:
+        """Yield outcomes as they come. An item whose worker died too often comes back ``interrupted``."""
+        from distributed import KilledWorker, as_completed
+
+        futures = self.client.map(work, items, pure=False, retries=0)  # type: ignore[attr-defined]
+        by_key = dict(zip((future.key for future in futures), items, strict=True))
+        for future in as_completed(futures, raise_errors=False):
+            try:
+                yield future.result()
+            except KilledWorker as error:
+                item = by_key[future.key]
+                yield Outcome(item, FailureCode.INTERRUPTED, f"the Dask worker died: {error}", "`neuromill retry`")
+
+
+@contextmanager
+def open_engine(settings: EngineSettings) -> Iterator[Engine]:
+    """Start the engine that the settings name; its workers are gone when the block ends."""
+    with ExitStack() as stack:
+        if settings.kind is EngineKind.SERIAL:
+            yield SerialEngine()
+        elif settings.kind is EngineKind.PROCESSES:
+            engine = ProcessEngine(settings.n_workers, settings.threads_per_worker)
+            stack.callback(engine.close)
+            yield engine
+        else:
+            yield DaskEngine(_dask_client(settings, stack))
+
+
+def _dask_client(settings: EngineSettings, stack: ExitStack) -> object:
+    from distributed import Client, LocalCluster
+
+    address: object = settings.dask_address
+    if not address:
+        address = stack.enter_context(
+            LocalCluster(
+                n_workers=settings.n_workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=None,
+            )
+        )
+    client = stack.enter_context(Client(address))
+    client.run(cap_threads, settings.threads_per_worker)
+    return client
+
+
+def prepare_worker(n_threads: int) -> None:
+    """Set up a spawned worker: capped threads, and an end when the parent ends."""
+    cap_threads(n_threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A pool worker blocks on a queue whose write end its siblings hold open too:
+    # after `kill -9` of the parent it would wait for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def cap_threads(n_threads: int) -> None:
+    """Cap the threads of BLAS, OpenMP and torch in this process, now and for libraries loaded later."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+        os.environ[name] = str(n_threads)
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(n_threads)
