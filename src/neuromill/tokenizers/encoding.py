@@ -1,0 +1,131 @@
+"""Encode a whole recording on its segment grid, rows of many channels and segments per forward pass.
+
+Codes must not depend on what else is encoded beside a row. Matrix products choose their kernel by shape, so the
+same row differs in the last bit between batches of 1 and of 16; within one shape it does not, wherever the row
+stands and whatever its companions are (measured on CPU, torch 2.13: see ``docs/tokenizers.md``). Every forward pass
+therefore has exactly ``rows_per_forward`` rows of one length; missing ones are zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from neuromill.records import ConfigError
+from neuromill.tokenizers.protocol import Encoded
+from neuromill.tokenizers.segments import plan_segments
+from neuromill.tokenizers.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from neuromill.tokenizers.config import TokenizeConfig
+    from neuromill.tokenizers.protocol import Tokenizer
+    from neuromill.tokenizers.segments import Segment, SegmentGrid
+
+    Read = Callable[[int, int], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentCodes:
+    """Codes of one segment.
+
+    Attributes
+    ----------
+    segment
+        Where it stands in the recording.
+    codes
+        uint8 [frame, quantizer, channel].
+    scale
+        float32 [channel].
+    """
+
+    segment: Segment
+    codes: NDArray[np.uint8]
+    scale: NDArray[np.float32]
+
+
+def grid_for(tokenizer: Tokenizer, config: TokenizeConfig, n_times: int) -> SegmentGrid:
+    """Lay the segment grid that this tokenizer and these settings put over ``n_times`` samples."""
+    return plan_segments(
+        n_times,
+        sfreq=tokenizer.sfreq,
+        segment_seconds=config.segment_seconds,
+        hop_samples=tokenizer.hop_samples,
+    )
+
+
+def encode_segments(
+    tokenizer: Tokenizer,
+    read: Read,
+    segments: Sequence[Segment],
+    config: TokenizeConfig,
+) -> Iterator[SegmentCodes]:
+    """Encode some segments of a recording, in any order and selection; yields them in the order given.
+
+    Parameters
+    ----------
+    tokenizer
+        Fitted tokenizer; its device is used.
+    read
+        ``read(start, stop)`` gives float32 [time, channel] in physical units; the same channels every time.
+    segments
+        From ``grid_for(...).segments``; all of them or any part: each gives the same codes either way.
+    config
+        Rows per forward pass.
+    """
+    for group in _groups(segments, config.rows_per_forward):
+        blocks = [_checked(read(s.span.start, s.span.stop), s) for s in group]
+        n_channels = blocks[0].shape[1]
+        rows = np.concatenate([block.T for block in blocks])
+        encoded = encode_rows(tokenizer, torch.from_numpy(np.ascontiguousarray(rows)), config.rows_per_forward)
+        codes = encoded.codes.cpu().numpy().reshape(len(group), n_channels, *encoded.codes.shape[1:])
+        scale = encoded.scale.cpu().numpy().reshape(len(group), n_channels)
+        for i, segment in enumerate(group):
+            yield SegmentCodes(segment, np.ascontiguousarray(codes[i].transpose(2, 1, 0)), scale[i].copy())
+
+
+def encode_rows(tokenizer: Tokenizer, rows: torch.Tensor, rows_per_forward: int) -> Encoded:
+    """Encode float32 [row, time] in forward passes of one fixed shape; row i does not depend on the others."""
+    parts = []
+    for start in range(0, len(rows), rows_per_forward):
+        batch = rows[start : start + rows_per_forward]
+        filled = torch.zeros(rows_per_forward, rows.shape[1])
+        filled[: len(batch)] = batch
+        encoded = tokenizer.encode(filled)
+        parts.append((encoded.codes[: len(batch)], encoded.scale[: len(batch)]))
+    codes, scales = zip(*parts, strict=True)
+    return Encoded(torch.cat(codes), torch.cat(scales))
+
+
+def usage_of(tokenizer: Tokenizer, codes: NDArray[np.uint8], channels: Sequence[int] | None = None) -> Usage:
+    """Count codes [frame, quantizer, channel] of the given channels (all, if None; leave bad ones out)."""
+    chosen = codes if channels is None else codes[:, :, list(channels)]
+    return Usage.of(chosen.transpose(2, 1, 0), tokenizer.codebook_size)
+
+
+def _groups(segments: Sequence[Segment], rows: int) -> Iterator[list[Segment]]:
+    """Neighbouring segments of equal length, at most ``rows`` of them (one channel each fills a pass)."""
+    group: list[Segment] = []
+    for segment in segments:
+        if group and (len(group[0].span) != len(segment.span) or len(group) == rows):
+            yield group
+            group = []
+        group.append(segment)
+    if group:
+        yield group
+
+
+def _checked(block: NDArray[np.float32], segment: Segment) -> NDArray[np.float32]:
+    if block.ndim != 2 or len(block) != len(segment.span) or block.shape[1] == 0:  # noqa: PLR2004
+        raise ConfigError(
+            f"expected [time, channel] of {len(segment.span)} samples, got {block.shape}",
+            where=f"segment {segment.index}",
+            next_step="the reader must give the samples it is asked for",
+        )
+    return np.asarray(block, dtype=np.float32)

@@ -1,0 +1,278 @@
+"""The one file of this room that touches a disk: weights, JSON, checkpoints of a fit, published checkpoints.
+
+Nothing is unpickled without restriction: weights are safetensors, foreign checkpoints go through
+``torch.load(weights_only=True)``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from neuromill.records import ConfigError
+from neuromill.tokenizers.biocodec import BioCodec
+from neuromill.tokenizers.config import BioCodecConfig, NormalizationConfig, TokenizerConfig
+from neuromill.tokenizers.tokenizer import CODE_VERSION, RvqTokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+FORMAT, FORMAT_VERSION = "neuromill-tokenizer", 1
+PREFIXES = ("_orig_mod.", "tokenizer.")
+"""What ``torch.compile`` and a MEG-XL checkpoint put before the codec's names; they may stand one after the other."""
+
+
+def save_pretrained(tokenizer: RvqTokenizer, folder: Path, *, facts: Mapping[str, Any] | None = None) -> Path:
+    """Write a tokenizer as a new folder, complete or not at all.
+
+    Parameters
+    ----------
+    tokenizer
+        What to write.
+    folder
+        Must not exist; its parent is made. ``config.json`` and ``model.safetensors`` go in.
+    facts
+        JSON values kept under ``facts`` and handed back by ``read_facts``: fit report, what it was fitted on.
+
+    Returns
+    -------
+    Path
+        ``folder``.
+
+    Raises
+    ------
+    ConfigError
+        If the folder exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise ConfigError("a tokenizer is never overwritten", where=str(folder), next_step="choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "code_version": CODE_VERSION,
+        "digest": tokenizer.digest,
+        "config": tokenizer.config.model_dump(mode="json"),
+        "facts": dict(facts or {}),
+    }
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        save_file(_plain(tokenizer.codec.state_dict()), temporary / WEIGHTS, metadata={"format": "pt"})
+        text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False)
+        (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
+        _sync(temporary / WEIGHTS, temporary / CONFIG, temporary)
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def from_pretrained(source: str | Path, *, revision: str | None = None) -> RvqTokenizer:
+    """Open a tokenizer written by ``save_pretrained``.
+
+    Parameters
+    ----------
+    source
+        A folder, or the id of a Hugging Face Hub repository (``owner/name``). Folders need no network.
+    revision
+        Commit, tag or branch of the repository; give a commit to pin.
+
+    Raises
+    ------
+    ConfigError
+        If it is not there, not of this format, of a newer format, or its weights are not those its digest names.
+    """
+    folder = _folder_of(source, revision)
+    document = _read_document(folder)
+    try:
+        config = TokenizerConfig.model_validate(document["config"])
+    except (KeyError, ValidationError) as error:
+        raise ConfigError(f"settings of the tokenizer are wrong: {error}", where=str(folder / CONFIG)) from error
+    tokenizer = RvqTokenizer(config, _codec_with(config.network, _read_weights(folder / WEIGHTS), str(folder)))
+    if document.get("code_version") == CODE_VERSION and document.get("digest") != tokenizer.digest:
+        raise ConfigError(
+            "weights or settings are not the ones the digest names", where=str(folder), next_step="fetch them again"
+        )
+    return tokenizer
+
+
+def read_facts(source: str | Path, *, revision: str | None = None) -> dict[str, Any]:
+    """Return what was saved beside a tokenizer: JSON values, empty if nothing was."""
+    return dict(_read_document(_folder_of(source, revision)).get("facts", {}))
+
+
+def import_published(
+    path: Path, *, config: BioCodecConfig | None = None, normalization: NormalizationConfig | None = None
+) -> RvqTokenizer:
+    """Read a checkpoint of the published BioCodec, or the codec inside a MEG-XL checkpoint.
+
+    Parameters
+    ----------
+    path
+        A torch file: a dict with ``model_state_dict`` (BioCodec; names prefixed ``_orig_mod.``) or ``state_dict``
+        (MEG-XL; the codec's names prefixed ``tokenizer.``), or a bare state dict. Optimiser states are ignored.
+    config, normalization
+        Sizes and normalisation to go with it; by default the published EEG preset as MEG-XL uses it.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read without unrestricted unpickling, or names or shapes differ from ``config``.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"not a checkpoint that can be read safely: {reason}",
+            where=str(path),
+            next_step="only tensors and plain values are accepted; save the state dict on its own",
+        ) from error
+    network = config or BioCodecConfig()
+    codec = _codec_with(network, codec_state(content, str(path)), str(path))
+    settings = TokenizerConfig(network=network, normalization=normalization or NormalizationConfig())
+    return RvqTokenizer(settings, codec)
+
+
+def codec_state(content: Any, where: str = "") -> dict[str, Tensor]:
+    """Find the codec's tensors in a loaded checkpoint and take the prefixes off their names."""
+    for key in ("model_state_dict", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)} if isinstance(content, dict) else {}
+    stripped = {_strip(name): (name, tensor) for name, tensor in tensors.items()}
+    if any("tokenizer." in name for name in tensors):
+        stripped = {short: pair for short, pair in stripped.items() if "tokenizer." in pair[0]}
+    if not stripped:
+        raise ConfigError("no tensors of a codec in this file", where=where, next_step="give a BioCodec checkpoint")
+    return {short: tensor for short, (_, tensor) in stripped.items()}
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write the state of an unfinished fit (tensors and plain values), atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    torch.save(dict(state), temporary)
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read back ``save_checkpoint``; refuses anything that is not tensors and plain values."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise ConfigError(
+            "checkpoint of the fit cannot be read", where=str(path), next_step="delete it to start over"
+        ) from error
+    return dict(state)
+
+
+def _strip(name: str) -> str:
+    """Cut everything up to and including the prefixes, in whatever order they stand."""
+    shorter = next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
+    if shorter == name:
+        return name
+    return _strip(shorter)
+
+
+def _codec_with(config: BioCodecConfig, state: Mapping[str, Tensor], where: str) -> BioCodec:
+    """Build a codec with exactly these tensors, or say which ones do not fit."""
+    with torch.random.fork_rng(devices=[]):
+        codec = BioCodec(config)
+    expected = codec.state_dict()
+    problems = [f"missing {name}" for name in sorted(expected.keys() - state.keys())]
+    problems += [f"unknown {name}" for name in sorted(state.keys() - expected.keys())]
+    for name in sorted(expected.keys() & state.keys()):
+        ours, theirs = tuple(expected[name].shape), tuple(state[name].shape)
+        if ours != theirs:
+            problems.append(f"{name} is {theirs}, expected {ours}")
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""  # noqa: PLR2004
+        raise ConfigError(
+            f"weights do not fit the configuration: {'; '.join(problems[:3])}{more}",
+            where=where,
+            next_step="give the configuration the weights were made with",
+        )
+    codec.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return codec
+
+
+def _read_document(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "no tokenizer can be read here", where=str(path), next_step="give a folder that save_pretrained wrote"
+        ) from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ConfigError("not the settings of a NeuroMill tokenizer", where=str(path))
+    if document.get("format_version", 0) > FORMAT_VERSION:
+        raise ConfigError(
+            f"written in format version {document['format_version']}, this is {FORMAT_VERSION}",
+            where=str(path),
+            next_step="update neuromill",
+        )
+    return document
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise ConfigError("weights cannot be read", where=str(path), next_step="fetch them again") from error
+
+
+def _folder_of(source: str | Path, revision: str | None) -> Path:
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    text = str(source)
+    if isinstance(source, Path) or text.count("/") != 1 or text.startswith((".", "/", "~")):
+        raise ConfigError("there is no tokenizer folder", where=text, next_step="check the path")
+    return _snapshot(text, revision)
+
+
+def _snapshot(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=[WEIGHTS, CONFIG]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise ConfigError(
+            "neither a folder nor a repository that can be reached",
+            where=f"{repository}@{revision or 'main'}",
+            next_step="check the name and the network, or give a folder",
+        ) from error
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+
+
+def _sync(*paths: Path) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
