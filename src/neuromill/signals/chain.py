@@ -1,0 +1,247 @@
+"""A chain of steps, planned for one recording.
+
+Consecutive linear steps are fused into a *segment*: one resampling onto the output grid, then one filter at the
+output rate whose response is the product of theirs. That is what ``mne.io.Raw.filter`` then ``resample`` compute in
+the band both keep, for a twentieth of the work at 1000 -> 50 Hz. Where a recording is so short that the padding of
+one step reaches the next, every step is a segment of its own and gets its own padding, as in MNE.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neuromill.records import ConfigError, FailureCode, RecordingError
+from neuromill.signals.fir import Fir, combine, design_filter, design_notch, notch_freqs
+from neuromill.signals.quality import require_good
+from neuromill.signals.resampling import PASSBAND, Grid
+from neuromill.signals.running import ChainRun, run_chain
+from neuromill.signals.segments import Segment
+from neuromill.signals.steps import BaseStep, Filter, NotchFilter, Pick, Resample
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from neuromill.records import ChannelTable
+
+__all__ = ["Chain", "ChainFacts", "ChainRun", "plan_chain", "run_chain"]
+
+BLOCK_BYTES = 32 * 2**20
+SAMPLE_BYTES = np.dtype(np.float64).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class ChainFacts:
+    """What the plan found out, for the ledger and for people.
+
+    Attributes
+    ----------
+    filter_lengths
+        Taps of each filter at the rate it was designed for, in the order of the steps.
+    shorter_than_filter
+        Whether the recording is shorter than one of them: its padding then holds zeros, as in MNE.
+    fused
+        Whether all steps run as one segment.
+    notch_freqs
+        Frequencies stopped, Hz.
+    missing_channels
+        Names asked for by ``pick`` that the recording does not have.
+    passband_end
+        Frequency in Hz up to which resampling keeps the signal within 1e-4; None without resampling.
+    upsampled
+        Whether the output rate is above the input's: nothing is between the two Nyquist frequencies.
+    peak_bytes
+        Estimate of the memory a run holds, the reader's own not counted.
+    """
+
+    filter_lengths: tuple[int, ...]
+    shorter_than_filter: bool
+    fused: bool
+    notch_freqs: tuple[float, ...]
+    missing_channels: tuple[str, ...]
+    passband_end: float | None
+    upsampled: bool
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chain:
+    """Steps made ready for one recording; made by ``plan_chain``, run by ``run_chain``.
+
+    Attributes
+    ----------
+    channels
+        The output channels, in output order.
+    picks
+        Their indices in the recording, ascending: what the ``read`` given to ``run_chain`` has to return.
+    sfreq, n_times
+        Of the output. Output sample n lies at n / sfreq seconds; the last one lies within the recording.
+    input_sfreq, input_n_times
+        Of the recording.
+    segments
+        What is run, in order; the last one makes the output.
+    read_length
+        Samples asked of ``read`` at once, at most.
+    facts
+        See ``ChainFacts``.
+    where
+        The recording, for messages.
+    """
+
+    channels: ChannelTable
+    picks: tuple[int, ...]
+    sfreq: float
+    n_times: int
+    input_sfreq: float
+    input_n_times: int
+    segments: tuple[Segment, ...]
+    read_length: int
+    facts: ChainFacts
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    """The linear steps of a chain: filters before the resampling, the resampling, filters after it."""
+
+    before: tuple[Fir, ...]
+    grid: Grid | None
+    after: tuple[Fir, ...]
+    sfreq: float
+    notched: tuple[float, ...]
+
+
+def plan_chain(
+    steps: Sequence[BaseStep],
+    channels: ChannelTable,
+    sfreq: float,
+    n_times: int,
+    line_freq: float | None = None,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    where: str = "",
+) -> Chain:
+    """Plan ``steps`` for a recording of ``n_times`` samples at ``sfreq`` Hz; reads nothing.
+
+    Without a ``pick`` step all data channels (mag, grad, eeg, seeg, ecog, dbs) are kept. ``block_bytes`` bounds one
+    read and has no influence on the result.
+
+    Raises
+    ------
+    ConfigError
+        The steps cannot be planned: two resamplings, a filter that cannot be designed.
+    RecordingError
+        ``empty``, ``too_short`` (less than one output sample), ``no_usable_channels``, ``missing_fact``.
+    """
+    _require_samples(n_times, where)
+    picks, missing = _pick(steps, channels)
+    kept = channels.pick(picks)
+    require_good(kept, where)
+    linear = _design(steps, sfreq, line_freq, where)
+    n_out = linear.grid.n_outputs(n_times) if linear.grid else n_times
+    if n_times < sfreq / linear.sfreq:
+        raise RecordingError(
+            FailureCode.TOO_SHORT,
+            f"{n_times} samples at {sfreq:g} Hz are less than one sample at {linear.sfreq:g} Hz",
+            where=where,
+        )
+    segments = _segments(linear, n_times, n_out)
+    read_length = max(1, block_bytes // (SAMPLE_BYTES * len(picks)))
+    return Chain(
+        channels=kept,
+        picks=picks,
+        sfreq=linear.sfreq,
+        n_times=n_out,
+        input_sfreq=sfreq,
+        input_n_times=n_times,
+        segments=segments,
+        read_length=read_length,
+        facts=_facts(linear, segments, missing, (sfreq, n_times), len(picks) * min(read_length, n_times)),
+        where=where,
+    )
+
+
+def _require_samples(n_times: int, where: str) -> None:
+    if n_times <= 0:
+        raise RecordingError(FailureCode.EMPTY, "the recording has no samples", where=where)
+
+
+def _pick(steps: Sequence[BaseStep], channels: ChannelTable) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the indices that all ``pick`` steps keep (the place of a pick among linear steps does not matter)."""
+    picking = [step for step in steps if isinstance(step, Pick)] or [Pick(picks=("data",))]
+    kept = set(range(len(channels))).intersection(*(step.indices(channels) for step in picking))
+    return tuple(sorted(kept)), tuple(name for step in picking for name in step.missing(channels))
+
+
+def _design(steps: Sequence[BaseStep], sfreq: float, line_freq: float | None, where: str) -> _Linear:
+    before: list[Fir] = []
+    after: list[Fir] = []
+    notched: list[float] = []
+    grid, now = None, sfreq
+    for step in steps:
+        filters = after if grid else before
+        if isinstance(step, Filter):
+            filters.append(design_filter(step, now))
+        elif isinstance(step, NotchFilter):
+            freqs = notch_freqs(step, now, line_freq, where)
+            filters.append(design_notch(step, now, freqs))
+            notched += freqs
+        elif isinstance(step, Resample) and step.sfreq != now:
+            if grid:
+                raise ConfigError("a chain resamples once", next_step="keep the last resample step")
+            grid, now = Grid.between(sfreq, step.sfreq), step.sfreq
+    return _Linear(tuple(before), grid, tuple(after), now, tuple(notched))
+
+
+def _segments(linear: _Linear, n_times: int, n_out: int) -> tuple[Segment, ...]:
+    """One segment where the padding of no step reaches another's far edge, else one for each step.
+
+    A recording turned about its edge and filtered is the filtered recording turned about its edge, as long as all
+    filters together see nothing but the recording and its mirror image.
+    """
+    if _reach(linear) < n_times:
+        return (_fuse(linear, n_times, n_out),)
+    steps = [Segment.of(n_times, n_times, None, fir) for fir in linear.before]
+    if linear.grid:
+        steps.append(Segment.of(n_times, n_out, linear.grid, None))
+    steps += [Segment.of(n_out, n_out, None, fir) for fir in linear.after]
+    return tuple(steps) or (Segment.of(n_times, n_out, None, None),)
+
+
+def _reach(linear: _Linear) -> float:
+    """Input samples that the linear steps together look at on each side, twice the anti-alias kernel included."""
+    reach: float = sum(fir.reach for fir in linear.before)
+    if linear.grid:
+        reach += 2 * linear.grid.half_width
+        reach += float(linear.grid.ratio) * sum(fir.reach for fir in linear.after)
+    return reach + (0 if linear.grid else sum(fir.reach for fir in linear.after))
+
+
+def _fuse(linear: _Linear, n_times: int, n_out: int) -> Segment:
+    before = combine(linear.before)
+    if linear.grid and linear.before:
+        before = Fir(linear.grid.filter_taps(before.taps))
+    fir = combine([before, *linear.after])
+    return Segment.of(n_times, n_out, linear.grid, fir if len(fir.taps) > 1 else None)
+
+
+def _facts(
+    linear: _Linear, segments: tuple[Segment, ...], missing: tuple[str, ...], size: tuple[float, int], read: int
+) -> ChainFacts:
+    sfreq, n_times = size
+    seconds = n_times / sfreq
+    lengths = [(len(fir.taps), len(fir.taps) / sfreq) for fir in linear.before]
+    lengths += [(len(fir.taps), len(fir.taps) / linear.sfreq) for fir in linear.after]
+    n_channels = read // min(n_times, read)
+    return ChainFacts(
+        filter_lengths=tuple(n for n, _ in lengths),
+        shorter_than_filter=any(length > seconds for _, length in lengths),
+        fused=len(segments) == 1,
+        notch_freqs=linear.notched,
+        missing_channels=missing,
+        passband_end=PASSBAND * min(sfreq, linear.sfreq) / 2 if linear.grid else None,
+        upsampled=linear.sfreq > sfreq,
+        peak_bytes=2 * SAMPLE_BYTES * read + max(s.peak_bytes(n_channels) for s in segments),
+    )
