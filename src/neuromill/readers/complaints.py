@@ -1,0 +1,66 @@
+"""The errors of this room, each with the sentence that says what to do."""
+
+from __future__ import annotations
+
+from neuromill.records import FailureCode, RecordingError
+
+FETCH_AGAIN = "fetch the file again; if the archive's own copy is like this, report it there"
+
+
+def truncated(what: str, where: str) -> RecordingError:
+    """Return the error for a file that ends before what its header promises."""
+    return RecordingError(FailureCode.TRUNCATED, what, where=where, next_step=FETCH_AGAIN)
+
+
+def unreadable(what: str, where: str, next_step: str = FETCH_AGAIN) -> RecordingError:
+    """Return the error for a file whose content contradicts itself or its name."""
+    return RecordingError(FailureCode.UNREADABLE, what, where=where, next_step=next_step)
+
+
+def missing(what: str, where: str) -> RecordingError:
+    """Return the error for a file that the recording needs and that is not there."""
+    return RecordingError(
+        FailureCode.MISSING_MEMBER, what, where=where, next_step="fetch or restore the missing file, then ingest again"
+    )
+
+
+def empty(what: str, where: str) -> RecordingError:
+    """Return the error for a recording that holds no sample of signal."""
+    return RecordingError(
+        FailureCode.EMPTY, what, where=where, next_step="nothing to prepare; leave the recording out"
+    )
+
+
+def duplicates(names: str, where: str) -> RecordingError:
+    """Return the error for channels that cannot be told apart by name."""
+    return RecordingError(
+        FailureCode.DUPLICATE_CHANNELS,
+        f"channel names occur more than once: {names}",
+        where=where,
+        next_step="rename the channels in the source; which is which cannot be guessed",
+    )
+
+
+def not_continuous(what: str, where: str) -> RecordingError:
+    """Return the error for pieces of signal that do not follow on from each other."""
+    return RecordingError(
+        FailureCode.NOT_CONTINUOUS,
+        what,
+        where=where,
+        next_step="split the recording at its gaps into recordings of their own",
+    )
+
+
+def unit_conflict(what: str, where: str) -> RecordingError:
+    """Return the error for values that cannot be in the unit stated."""
+    return RecordingError(
+        FailureCode.UNIT_CONFLICT,
+        what,
+        where=where,
+        next_step="correct the unit or the scale in the source; a factor is never guessed",
+    )
+
+
+def unsupported(what: str, where: str, next_step: str) -> RecordingError:
+    """Return the error for a file of a kind that no reader here opens."""
+    return RecordingError(FailureCode.UNSUPPORTED_FORMAT, what, where=where, next_step=next_step)

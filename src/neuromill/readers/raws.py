@@ -1,0 +1,214 @@
+"""Open files with MNE, quietly: its warnings become notes or codes, its errors become codes.
+
+What MNE 1.13 raises on damaged files, seen with the damaged copies of real recordings: ``ValueError`` (FIF header cut
+off, KIT samples cut off, EDF without records), ``AttributeError`` (empty FIF), ``IndexError`` (CTF ``.res4`` cut off),
+``RuntimeError`` (CTF samples cut off, EEGLAB ``.fdt`` too short), ``OSError`` / ``FileNotFoundError`` (parts absent),
+``KeyError`` and ``struct.error`` (BTi header), ``TypeError`` (KIT epochs), ``ZeroDivisionError`` (BrainVision sampling
+interval 0), ``EOFError`` (gzip cut off). All of them mean the file, at this one boundary and nowhere else.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuromill.readers.bti_files import BtiFiles, check_bti_header, check_bti_samples, find_bti_files
+from neuromill.readers.complaints import duplicates, missing, not_continuous, truncated, unreadable, unsupported
+from neuromill.readers.ctf_folder import SYSTEM_CLOCK, check_clock, check_ctf
+from neuromill.readers.fif_file import check_fif
+from neuromill.readers.kit_file import check_kit, check_kit_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from neuromill.records import Recording
+
+DAMAGE = (
+    ValueError, RuntimeError, OSError, KeyError, IndexError, TypeError, AttributeError, AssertionError,
+    ArithmeticError, MemoryError, EOFError, struct.error, zlib.error,
+)  # fmt: skip
+ABSENT = ("does not exist", "not found", "No such file")
+SHORT = ("Incorrect number of samples", "not an even multiple of the trial size")
+DUPLICATES = "Channel names are not unique, found duplicates for:"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedRaw:
+    """An ``mne.io.BaseRaw`` (not preloaded) and what MNE warned of while opening it."""
+
+    raw: Any
+    notes: tuple[str, ...] = ()
+
+
+@contextmanager
+def damage_as_codes(where: str, folder: Path) -> Iterator[None]:
+    """Turn what MNE raises on a damaged file into ``missing_member``, ``truncated`` or ``unreadable``."""
+    try:
+        yield
+    except DAMAGE as error:
+        words = f"{type(error).__name__}: {error}".replace(f"{folder}/", "")
+        if isinstance(error, FileNotFoundError) or any(text in words for text in ABSENT):
+            raise missing(words, where) from error
+        if isinstance(error, EOFError) or any(text in words for text in SHORT):
+            raise truncated(words, where) from error
+        raise unreadable(words, where) from error
+
+
+def open_quietly(opener: Callable[[], Any], where: str, folder: Path) -> OpenedRaw:
+    """Run an MNE reader; its warnings are kept as notes.
+
+    Raises
+    ------
+    RecordingError
+        ``duplicate_channels`` where MNE had to number channels of the same name; else as ``damage_as_codes``.
+    """
+    with warnings.catch_warnings(record=True) as caught, damage_as_codes(where, folder):
+        warnings.simplefilter("always")
+        raw = opener()
+    messages = dict.fromkeys(" ".join(str(w.message).replace(f"{folder}/", "").split()) for w in caught)
+    for message in messages:
+        if DUPLICATES in message:
+            raise duplicates(message.split(DUPLICATES)[1].split(". Applying")[0].strip(), where)
+    return OpenedRaw(raw, tuple(messages))
+
+
+def open_fif(recording: Recording, root: Path) -> OpenedRaw:
+    """Open a FIF recording with all its parts; every part must be a member, every FIF member must be a part."""
+    import mne
+
+    path = root / recording.path
+    parts = sorted(m.path for m in recording.members if m.name.lower().endswith((".fif", ".fif.gz")))
+    for part in parts or [recording.path]:
+        check_fif(root / part, part)
+    opened = open_quietly(
+        lambda: mne.io.read_raw_fif(path, preload=False, verbose="warning"), recording.path, path.parent
+    )
+    names = {filename.name for filename in opened.raw.filenames}
+    listed = {part.rsplit("/", 1)[-1] for part in parts or [recording.path]}
+    if names - listed:
+        raise missing(f"the split parts {', '.join(sorted(names - listed))} are not members", recording.path)
+    if listed - names:
+        lost = ", ".join(sorted(listed - names))
+        raise missing(f"the first part does not lead to {lost}: parts renamed after splitting", recording.path)
+    return opened
+
+
+def open_ctf(recording: Recording, root: Path) -> OpenedRaw:
+    """Open a CTF folder whose trials, if it has several, follow on from each other."""
+    import mne
+
+    path, where = root / recording.path, recording.path
+    header = check_ctf(path, where)
+    opened = open_quietly(lambda: mne.io.read_raw_ctf(path, preload=False, verbose="warning"), where, path.parent)
+    with damage_as_codes(where, path.parent):
+        steps = clock_steps(opened.raw, header.samples_per_trial, header.n_trials)
+    check_clock(steps, header.sfreq, header.n_trials, where)
+    left_out = header.samples_per_trial * header.n_trials - opened.raw.n_times
+    if left_out:
+        return OpenedRaw(opened.raw, (*opened.notes, f"{left_out} samples at the end were never recorded (clock 0)"))
+    return opened
+
+
+def clock_steps(raw: Any, samples_per_trial: int, n_trials: int) -> Any:
+    """Seconds of the system clock between adjacent trials, float64 [n_trials - 1]; None without clock channel."""
+    if SYSTEM_CLOCK not in raw.ch_names:
+        return None
+    clock = raw.ch_names.index(SYSTEM_CLOCK)
+    starts = [t * samples_per_trial for t in range(1, n_trials) if t * samples_per_trial < raw.n_times]
+    pairs = [raw.get_data(picks=[clock], start=at - 1, stop=at + 1, verbose="error")[0] for at in starts]
+    return np.array([after - before for before, after in pairs], dtype=np.float64)
+
+
+def open_kit(recording: Recording, root: Path) -> OpenedRaw:
+    """Open a KIT file with its own channels only (no synthetic stim channel).
+
+    Sensor positions are in the device frame, so markers and head shape are not needed to place them; as members they
+    must be there, and what they hold (the head position) is not used.
+    """
+    import mne
+    from mne.io.kit.kit import UnsupportedKITFormat, get_kit_info
+
+    path, where = root / recording.path, recording.path
+    check_kit(path, where)
+    try:
+        opened = open_quietly(lambda: mne.io.read_raw_kit(path, stim=None, verbose="warning"), where, path.parent)
+    except Exception as error:
+        if isinstance(error.__cause__, UnsupportedKITFormat):
+            raise unsupported(str(error.__cause__), where, "save it again with the KIT laboratory software") from error
+        if isinstance(error.__cause__, TypeError):
+            raise not_continuous("KIT file of epochs, not of continuous signal", where) from error
+        raise
+    with damage_as_codes(where, path.parent):
+        _, header = get_kit_info(path, allow_unknown_format=False, verbose="error")
+    check_kit_samples(path, header["nchan"], int(header["n_samples"]), header["dtype"].itemsize, where)
+    return opened
+
+
+def open_bti(recording: Recording, root: Path) -> OpenedRaw:
+    """Open a 4D/BTi recording: data file, ``config``, and the head shape where it is a member."""
+    import mne
+
+    where = recording.path
+    files: BtiFiles = find_bti_files(recording, root)
+    check_bti_header(files.pdf, where)
+    opened = open_quietly(
+        lambda: mne.io.read_raw_bti(
+            files.pdf, files.config, files.head_shape, preload=False, verbose="warning"
+        ),
+        where,
+        files.pdf.parent,
+    )
+    header = opened.raw._raw_extras[0]  # noqa: SLF001 - MNE gives the size of a slice nowhere else
+    check_bti_samples(files.pdf, int(header["bytes_per_slice"]), int(header["total_slices"]), where)
+    return opened
+
+
+def open_edf(recording: Recording, root: Path) -> OpenedRaw:
+    """Open EDF(+)."""
+    import mne
+
+    path = root / recording.path
+    return open_quietly(lambda: mne.io.read_raw_edf(path, verbose="warning"), recording.path, path.parent)
+
+
+def open_bdf(recording: Recording, root: Path) -> OpenedRaw:
+    """Open BDF(+)."""
+    import mne
+
+    path = root / recording.path
+    return open_quietly(lambda: mne.io.read_raw_bdf(path, verbose="warning"), recording.path, path.parent)
+
+
+def open_brainvision(recording: Recording, root: Path) -> OpenedRaw:
+    """Open a BrainVision header with its samples and markers."""
+    import mne
+
+    path = root / recording.path
+    return open_quietly(lambda: mne.io.read_raw_brainvision(path, verbose="warning"), recording.path, path.parent)
+
+
+def open_eeglab(recording: Recording, root: Path) -> OpenedRaw:
+    """Open an EEGLAB ``.set`` with its ``.fdt``."""
+    import mne
+
+    path = root / recording.path
+    return open_quietly(lambda: mne.io.read_raw_eeglab(path, verbose="warning"), recording.path, path.parent)
+
+
+OPENERS: dict[str, Callable[[Recording, Path], OpenedRaw]] = {
+    "fif": open_fif,
+    "ctf": open_ctf,
+    "kit": open_kit,
+    "bti": open_bti,
+    "edf": open_edf,
+    "bdf": open_bdf,
+    "brainvision": open_brainvision,
+    "eeglab": open_eeglab,
+}
