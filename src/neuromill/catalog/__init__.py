@@ -1,0 +1,1 @@
+"""What there is and what was done with it: cards, discovery, the recording index, queries, the ledger."""

@@ -1,0 +1,218 @@
+"""Dataset cards: one YAML file says where a dataset lives, what is in it and how it is split."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from neuromill.catalog.rules import RecordingRules, Selection, check_selection, matches
+from neuromill.records import Config, ConfigError, DatasetVersion, RecordingError, check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator
+    from pathlib import Path
+
+    from neuromill.records import Recording
+
+Split = Literal["train", "validation", "test"]
+Archive = Literal["openneuro", "dandi", "osf", "huggingface", "radboud", "physionet", "local"]
+Modality = Literal["meg", "eeg", "ieeg", "spikes"]
+T = TypeVar("T", int, float)
+
+MAX_CARD_BYTES = 1_000_000
+
+
+class Access(StrEnum):
+    """What a person must do before the bytes can be fetched."""
+
+    OPEN = "open"
+    AGREEMENT = "agreement"
+    APPLICATION = "application"
+
+
+class Fact(Config, Generic[T]):
+    """A number about a dataset; ``verified`` once it was counted in the snapshot itself, not only read in a paper."""
+
+    value: T
+    verified: bool = False
+
+
+class Expected(Config):
+    """What the recordings of the card should add up to; None where nobody said.
+
+    ``channels`` counts by MNE channel type (``grad: 204``); ``n_channels`` counts those of the card's modality.
+    """
+
+    subjects: Fact[int] | None = None
+    recordings: Fact[int] | None = None
+    hours: Fact[float] | None = None
+    n_channels: Fact[int] | None = None
+    channels: dict[str, Fact[int]] = Field(default_factory=dict)
+    sfreq: Fact[float] | None = None
+
+
+class Splits(Config):
+    """Which recordings are held out; everything else is ``train``.
+
+    Attributes
+    ----------
+    validation, test
+        Labels by entity; a recording that both select is ``test``.
+    disjoint
+        Entities whose labels never occur in training and in a held-out split. ``subject`` is the safe choice;
+        ``run`` where each run is one stimulus and all subjects get all of them.
+    """
+
+    validation: Selection = Field(default_factory=dict)
+    test: Selection = Field(default_factory=dict)
+    disjoint: tuple[str, ...] = ("subject",)
+
+    @field_validator("validation", "test")
+    @classmethod
+    def _known_entities(cls, selection: Selection) -> Selection:
+        return check_selection(selection)
+
+    @field_validator("disjoint")
+    @classmethod
+    def _disjoint_entities(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        check_selection(dict.fromkeys(names, ("any",)))
+        return names
+
+    @model_validator(mode="after")
+    def _something_is_disjoint(self) -> Splits:
+        if (self.validation or self.test) and not self.disjoint:
+            raise ValueError("splits need at least one entity in 'disjoint'")
+        return self
+
+
+class Card(Config):
+    """One dataset version and everything about it that cannot be read from its files."""
+
+    id: str
+    title: str
+    archive: Archive
+    version: str
+    modality: Modality
+    device: str
+    line_freq: float | None = Field(default=None, gt=0, description="Hz; used where the sidecars do not say")
+    licence: str
+    citation: str
+    access: Access = Access.OPEN
+    notes: str = ""
+    recordings: RecordingRules = RecordingRules()
+    expected: Expected = Expected()
+    splits: Splits = Splits()
+
+    @field_validator("id", "version")
+    @classmethod
+    def _safe(cls, name: str) -> str:
+        try:
+            return check_name(name)
+        except RecordingError as error:
+            raise ValueError(error.what) from error
+
+    @property
+    def dataset_version(self) -> DatasetVersion:
+        """The dataset version the card pins."""
+        return DatasetVersion(self.id, self.version)
+
+    def split_of(self, recording: Recording) -> Split:
+        """Split a recording belongs to; ``test`` wins over ``validation``, the rest is ``train``."""
+        if matches(self.splits.test, recording.entities):
+            return "test"
+        return "validation" if matches(self.splits.validation, recording.entities) else "train"
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice (PyYAML keeps the last one silently)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} occurs twice", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+def load_card(path: Path) -> Card:
+    """Read one card.
+
+    Raises
+    ------
+    ConfigError
+        Not readable, not safe YAML, an unknown or missing key, a value of the wrong kind. Names file and key.
+    """
+    document = _read_yaml(path)
+    if not isinstance(document, dict):
+        raise ConfigError("a card is a mapping of keys to values", where=str(path), next_step="see docs/cards.md")
+    try:
+        return Card.model_validate(document)
+    except ValidationError as error:
+        raise _explain(error, path) from error
+
+
+def load_cards(folders: Iterable[Path]) -> tuple[Card, ...]:
+    """Read every ``*.yaml`` below the folders, sorted by id.
+
+    Raises
+    ------
+    ConfigError
+        As `load_card`; a folder that is not there; two cards with one id.
+    """
+    found: dict[str, tuple[Card, Path]] = {}
+    for path in _card_files(folders):
+        card = load_card(path)
+        if card.id in found:
+            raise ConfigError(
+                f"two cards have the id {card.id}", where=f"{found[card.id][1]} and {path}", next_step="remove one"
+            )
+        found[card.id] = (card, path)
+    return tuple(found[name][0] for name in sorted(found))
+
+
+def card_schema() -> dict[str, Any]:
+    """JSON schema of a card, for editors."""
+    return Card.model_json_schema()
+
+
+def _card_files(folders: Iterable[Path]) -> Iterator[Path]:
+    seen: set[Path] = set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError("no folder of cards", where=str(folder), next_step="give a folder that exists")
+        for path in sorted(folder.rglob("*.yaml")):
+            if path.resolve() not in seen and not path.name.startswith("."):
+                seen.add(path.resolve())
+                yield path
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        if path.stat().st_size > MAX_CARD_BYTES:
+            raise ConfigError("file is too large for a card", where=str(path))
+        return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_StrictLoader)  # noqa: S506 - derives from SafeLoader
+    except OSError as error:
+        raise ConfigError(f"cannot read the card: {error.strerror}", where=str(path)) from error
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, RecursionError) as error:
+        text = " ".join(str(error).split())
+        raise ConfigError(f"not valid YAML: {text}", where=str(path), next_step="correct the file") from error
+
+
+def _explain(error: ValidationError, path: Path) -> ConfigError:
+    """One line out of pydantic's many: the first problem, how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(card)"
+    if first["type"] == "extra_forbidden":
+        what, step = f"unknown key {key!r}", "remove it or correct its spelling"
+    elif first["type"] == "missing":
+        what, step = f"key {key!r} is missing", "add it"
+    elif first["type"] == "string_type":
+        what, step = f"key {key!r} must be text, not {first['input']!r}", "put it in quotes"
+    else:
+        what, step = f"key {key!r}: {first['msg']}", "see docs/cards.md"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return ConfigError(what + more, where=f"{path}: {key}", next_step=step)

@@ -1,0 +1,90 @@
+"""What counts as a recording of a dataset: a filter over file names."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from neuromill.records import ENTITIES, Config
+
+if TYPE_CHECKING:
+    from neuromill.records import Entities
+
+Datatype = Literal["meg", "eeg", "ieeg"]
+DATATYPES: tuple[Datatype, ...] = ("meg", "eeg", "ieeg")
+
+Selection = dict[str, tuple[str, ...]]
+"""Labels by BIDS entity, ``{"run": ("56", "57")}``: selects recordings that have one of the labels of every entity."""
+
+
+class RecordingRules(Config):
+    """Filter that says which files of a snapshot are recordings.
+
+    Attributes
+    ----------
+    layout
+        ``bids``: file names carry entities, sidecars are inherited. ``plain``: every file in a known format is one.
+    datatypes
+        BIDS datatypes to take; the suffix of a recording is its datatype.
+    entities, exclude_entities
+        Labels to keep, labels to leave out, by the long name of the entity.
+    include, exclude
+        Globs over the path of the recording: ``*`` stays in one folder, ``**/`` crosses folders, a pattern without
+        a slash is compared with the file name alone. No ``include`` means everything.
+    """
+
+    layout: Literal["bids", "plain"] = "bids"
+    datatypes: tuple[Datatype, ...] = DATATYPES
+    entities: Selection = Field(default_factory=dict)
+    exclude_entities: Selection = Field(default_factory=dict)
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    @field_validator("entities", "exclude_entities")
+    @classmethod
+    def _known_entities(cls, selection: Selection) -> Selection:
+        return check_selection(selection)
+
+    def refusal(self, path: str, datatype: str, entities: Entities) -> str:
+        """Why these rules leave a recording out, "" where they take it."""
+        if self.layout == "bids" and datatype not in self.datatypes:
+            return f"datatype {datatype} is not asked for"
+        if self.entities and not matches(self.entities, entities):
+            return "entities are not asked for"
+        if any(getattr(entities, name) in labels for name, labels in self.exclude_entities.items()):
+            return "entities are excluded"
+        if self.include and not any(glob_match(pattern, path) for pattern in self.include):
+            return "no include pattern matches"
+        excluded = next((pattern for pattern in self.exclude if glob_match(pattern, path)), "")
+        return f"excluded by {excluded}" if excluded else ""
+
+
+def check_selection(selection: Selection) -> Selection:
+    """Return the selection, or raise ValueError where it names an unknown entity or no labels."""
+    for name, labels in selection.items():
+        if name not in ENTITIES:
+            raise ValueError(f"{name!r} is no BIDS entity; use the long names: {', '.join(ENTITIES)}")
+        if not labels:
+            raise ValueError(f"{name!r} lists no labels")
+    return selection
+
+
+def matches(selection: Selection, entities: Entities) -> bool:
+    """Whether every entity of the selection has one of its labels; an empty selection matches nothing."""
+    return bool(selection) and all(getattr(entities, name) in labels for name, labels in selection.items())
+
+
+def glob_match(pattern: str, path: str) -> bool:
+    """Whether a relative path matches a glob (see `RecordingRules`); letters' case matters."""
+    subject = path if "/" in pattern else path.rsplit("/", 1)[-1]
+    return _compiled(pattern).fullmatch(subject) is not None
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    translated = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    tokens = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
+    return re.compile("".join(translated.get(token) or re.escape(token) for token in tokens))
