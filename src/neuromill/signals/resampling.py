@@ -114,4 +114,4 @@ class Grid:
         centre = float(output * self.ratio) + reach
         low = max(0, math.ceil(centre - self.half_width))
         near = taps[low : math.floor(centre + self.half_width) + 1]
-        return float(self.kernel(np.arange(len(near), dtype=np.float64) + (low - centre)) @ near)
+        return float(np.sum(self.kernel(np.arange(len(near), dtype=np.float64) + (low - centre)) * near))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from neuromill.signals.blas import product
 from neuromill.signals.blocks import SlidingBuffer, extended
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Segment:
         for block in blocks:
             if matrix is None or not grid.repeats:
                 matrix = grid.matrix(block * grid.block, grid.block)
-            yield samples.take(*grid.span(block * grid.block, grid.block)) @ matrix
+            yield product(samples.take(*grid.span(block * grid.block, grid.block)), matrix)
 
     def _filtered(self, block: NDArray[np.float64]) -> NDArray[np.float64]:
         """Filter one block; its ``reach`` samples on each side are used up (overlap-save)."""
