@@ -1,0 +1,342 @@
+"""The few file operations a store needs, behind one interface, so that an object store can take their place."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from neuromill.records import ConfigError
+from neuromill.store.errors import CorruptStoreError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
+
+STAGING_PREFIX = ".tmp-"
+MAX_OPEN_FILES = 256
+
+
+class Sink(Protocol):
+    """Somewhere bytes go, in order."""
+
+    def write(self, data: bytes | memoryview, /) -> int: ...  # noqa: D102
+
+
+class Staging(Protocol):
+    """A folder nobody sees until it is published, whole, under its name."""
+
+    def create(self, path: str) -> AbstractContextManager[Sink]:
+        """Write one new file; it is durable when the context ends without an error."""
+
+    def publish(self, name: str, *, replace: bool) -> None:
+        """Give everything written its final name in one step; ``StoreError`` if that exists and may not be replaced."""
+
+    def discard(self) -> None:
+        """Forget everything written; does nothing after ``publish``."""
+
+
+class FileSystem(Protocol):
+    """Files below one location; paths are relative and POSIX."""
+
+    @property
+    def location(self) -> str:
+        """Where this is, as the user wrote it."""
+
+    def read_bytes(self, path: str) -> bytes:
+        """Whole small file; ``StoreError`` where there is none."""
+
+    def read_into(self, path: str, offset: int, out: NDArray[Any]) -> None:
+        """Fill the C-contiguous ``out`` from ``offset``; ``CorruptStoreError`` where the file ends before."""
+
+    def size(self, path: str) -> int:
+        """Bytes of a file; ``StoreError`` where there is none."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or folder."""
+
+    def names(self, path: str = "") -> list[str]:
+        """Names in a folder, sorted; none where the folder is missing."""
+
+    def files(self, path: str) -> list[str]:
+        """Every file below a folder, relative to it, sorted."""
+
+    def replace_bytes(self, path: str, data: bytes) -> None:
+        """Write or replace a small file; readers see the old or the new one."""
+
+    def scratch(self) -> AbstractContextManager[IO[bytes]]:
+        """Read-write file without a name, gone when closed or when the process dies."""
+
+    def stage(self, name: str) -> Staging:
+        """Start a folder that will be published as ``name``."""
+
+    def clean_leftovers(self) -> list[str]:
+        """Remove what killed writers left; returns the names. Folders of living writers stay."""
+
+    def zarr_store(self, path: str) -> Any:
+        """Return what ``zarr.open`` takes for the folder ``path``."""
+
+    def close(self) -> None:
+        """Let go of every open file; the next read opens again."""
+
+
+def open_file_system(location: str | Path) -> FileSystem:
+    """Return the file system for a location; ``ConfigError`` for a scheme that is not supported."""
+    text = str(location)
+    if "://" in text:
+        raise ConfigError(
+            f"no file system for {text.partition('://')[0]}://", where=text, next_step="give a local folder"
+        )
+    return LocalFileSystem(text)
+
+
+class LocalFileSystem:
+    """A local folder. Reads keep at most ``max_open_files`` descriptors; safe in threads, after fork and spawn."""
+
+    def __init__(self, root: str | Path, *, max_open_files: int = MAX_OPEN_FILES) -> None:
+        self._root = os.fspath(root)
+        self._descriptors = _Descriptors(max_open_files)
+
+    @property
+    def location(self) -> str:
+        """The folder."""
+        return self._root
+
+    def _path(self, path: str) -> Path:
+        return Path(self._root, path)
+
+    def read_bytes(self, path: str) -> bytes:
+        """Whole small file; ``StoreError`` where there is none."""
+        try:
+            return self._path(path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _missing(self._path(path)) from error
+
+    def read_into(self, path: str, offset: int, out: NDArray[Any]) -> None:
+        """Fill ``out`` with ``preadv``, straight into its memory."""
+        descriptor = self._descriptors.get(f"{self._root}/{path}")  # a Path would cost as much as the read itself
+        done = os.preadv(descriptor.fd, (out,), offset)  # type: ignore[arg-type]  # numpy 2.4 stubs know no Buffer on 3.11
+        while done < out.nbytes:  # at most 2 GiB come per call, and a file may be short
+            rest = out.reshape(-1).view("u1")[done:]
+            count = os.preadv(descriptor.fd, (rest,), offset + done)  # type: ignore[arg-type]
+            if count == 0:
+                raise CorruptStoreError(
+                    f"file ends at byte {offset + done}, {out.nbytes - done} bytes early",
+                    where=str(self._path(path)),
+                    next_step="run `neuromill shards verify`",
+                )
+            done += count
+
+    def size(self, path: str) -> int:
+        """Bytes of a file; ``StoreError`` where there is none."""
+        try:
+            return self._path(path).stat().st_size
+        except FileNotFoundError as error:
+            raise _missing(self._path(path)) from error
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or folder."""
+        return os.path.lexists(self._path(path))
+
+    def names(self, path: str = "") -> list[str]:
+        """Names in a folder, sorted; none where the folder is missing."""
+        try:
+            return sorted(entry.name for entry in self._path(path).iterdir())
+        except FileNotFoundError:
+            return []
+
+    def files(self, path: str) -> list[str]:
+        """Every file below a folder, relative to it, sorted."""
+        root = self._path(path)
+        return sorted(entry.relative_to(root).as_posix() for entry in root.rglob("*") if not entry.is_dir())
+
+    def replace_bytes(self, path: str, data: bytes) -> None:
+        """Write beside, fsync, ``os.replace``, fsync the folder."""
+        target = self._path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{STAGING_PREFIX}{target.name}-{os.getpid()}")
+        try:
+            with _durable_file(temporary, "wb") as file:
+                file.write(data)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _fsync_folder(target.parent)
+
+    def scratch(self) -> AbstractContextManager[IO[bytes]]:
+        """Anonymous file on the same disk as the store."""
+        Path(self._root).mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=self._root, prefix=STAGING_PREFIX)
+
+    def stage(self, name: str) -> LocalStaging:
+        """Start a ``.tmp-`` folder beside the final name."""
+        return LocalStaging(Path(self._root), name)
+
+    def clean_leftovers(self) -> list[str]:
+        """Remove ``.tmp-*`` entries whose writer no longer lives."""
+        removed = [
+            name for name in self.names() if name.startswith(STAGING_PREFIX) and _remove_if_dead(self._path(name))
+        ]
+        if removed:
+            _fsync_folder(Path(self._root))
+        return removed
+
+    def zarr_store(self, path: str) -> str:
+        """Return the path of the folder."""
+        return str(self._path(path))
+
+    def close(self) -> None:
+        """Close every descriptor that no read holds."""
+        self._descriptors.clear()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Descriptors do not travel to another process."""
+        return (LocalFileSystem, (self._root,))
+
+
+class LocalStaging:
+    """``.tmp-<name>-<pid>`` in the folder of the final name, locked as long as its writer lives."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._root = root
+        self._folder = root / f"{STAGING_PREFIX}{name}-{os.getpid()}"
+        if self._folder.exists() and not _remove_if_dead(self._folder):
+            raise StoreError("already being written", where=str(self._folder), next_step="use one writer")
+        self._folder.mkdir(parents=True)
+        self._lock: int | None = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    @contextmanager
+    def create(self, path: str) -> Iterator[Sink]:
+        """Write one new file, fsync it."""
+        target = self._folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _durable_file(target, "xb") as file:
+            yield file
+
+    def publish(self, name: str, *, replace: bool) -> None:
+        """Fsync the folders, rename, fsync the parent. A replaced folder is moved aside first, removed after."""
+        for folder, _, _ in os.walk(self._folder, topdown=False):
+            _fsync_folder(Path(folder))
+        target = self._root / name
+        aside = self._root / f"{STAGING_PREFIX}old-{name}-{os.getpid()}"
+        if os.path.lexists(target):
+            if not replace:
+                raise StoreError(
+                    "other bytes are published under this name", where=str(target), next_step="replace them on purpose"
+                )
+            shutil.rmtree(aside, ignore_errors=True)
+            target.rename(aside)
+        self._folder.rename(target)
+        _fsync_folder(self._root)
+        self._unlock()
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Remove the folder, if it was not published."""
+        if self._lock is not None:
+            shutil.rmtree(self._folder)
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+class _Descriptor:
+    """An open file, closed when the last one who holds it lets go: a read in another thread never loses it."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, path: str) -> None:
+        self.fd = -1
+        try:
+            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise _missing(path) from error
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+class _Descriptors:
+    """Least recently used descriptors. A forked child starts with an own, empty set and a fresh lock."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, _Descriptor] = OrderedDict()
+
+    def get(self, path: str) -> _Descriptor:
+        """Return an open descriptor; hold the object while using its ``fd``."""
+        if self._pid != os.getpid():
+            self._reset()
+        with self._lock:
+            found = self._open.get(path)
+            if found is None:
+                found = self._open[path] = _Descriptor(path)
+                if len(self._open) > self._limit:
+                    self._open.popitem(last=False)
+            else:
+                self._open.move_to_end(path)
+            return found
+
+    def clear(self) -> None:
+        """Drop all."""
+        self._reset()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+
+@contextmanager
+def _durable_file(path: Path, mode: str) -> Iterator[IO[bytes]]:
+    with path.open(mode) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fsync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_if_dead(path: Path) -> bool:
+    """Remove a staging entry unless a living writer holds its lock (the kernel lets go of locks of killed ones)."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return True
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        shutil.rmtree(path)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _missing(path: str | Path) -> StoreError:
+    return StoreError(
+        "no such file in the store", where=str(path), next_step="check the path, or prepare the recording"
+    )
