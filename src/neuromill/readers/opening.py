@@ -67,7 +67,8 @@ class MneSignal:
             raise empty("recording without samples", recording.path)
         self._raw: Any = raw
         self._where, self._folder = recording.path, (root / recording.path).parent
-        self._channels, table_notes = channel_table(raw.info, sidecars.channels, recording.path)
+        channels, table_notes = channel_table(raw.info, sidecars.channels, recording.path)
+        self._channels = channels.with_bads({channels.names.index(n): why for n, why in opened.bads.items()})
         self._channels.require_unique_names(recording.path)
         self._events, event_notes = _events(raw, sidecars, self.n_times / self.sfreq)
         notes = (*opened.notes, *table_notes, *event_notes, *_rate_notes(self.sfreq, sidecars))

@@ -13,19 +13,21 @@ import struct
 import warnings
 import zlib
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuromill.readers.brainvision_file import check_brainvision
 from neuromill.readers.bti_files import BtiFiles, check_bti_header, check_bti_samples, find_bti_files
 from neuromill.readers.complaints import duplicates, missing, not_continuous, truncated, unreadable, unsupported
 from neuromill.readers.ctf_folder import SYSTEM_CLOCK, check_clock, check_ctf
+from neuromill.readers.edf_file import annotation_encoding, check_edf
 from neuromill.readers.fif_file import check_fif
 from neuromill.readers.kit_file import check_kit, check_kit_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from neuromill.records import Recording
@@ -36,15 +38,17 @@ DAMAGE = (
 )  # fmt: skip
 ABSENT = ("does not exist", "not found", "No such file")
 SHORT = ("Incorrect number of samples", "not an even multiple of the trial size")
+FDT_SAMPLE_BYTES = 4
 DUPLICATES = "Channel names are not unique, found duplicates for:"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedRaw:
-    """An ``mne.io.BaseRaw`` (not preloaded) and what MNE warned of while opening it."""
+    """An ``mne.io.BaseRaw`` (not preloaded), what MNE warned of, and channels that the header itself makes useless."""
 
     raw: Any
     notes: tuple[str, ...] = ()
+    bads: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -112,7 +116,7 @@ def open_ctf(recording: Recording, root: Path) -> OpenedRaw:
     check_clock(steps, header.sfreq, header.n_trials, where)
     left_out = header.samples_per_trial * header.n_trials - opened.raw.n_times
     if left_out:
-        return OpenedRaw(opened.raw, (*opened.notes, f"{left_out} samples at the end were never recorded (clock 0)"))
+        return replace(opened, notes=(*opened.notes, f"{left_out} samples at the end were never recorded (clock 0)"))
     return opened
 
 
@@ -133,22 +137,21 @@ def open_kit(recording: Recording, root: Path) -> OpenedRaw:
     must be there, and what they hold (the head position) is not used.
     """
     import mne
+    from mne.io.kit.constants import KIT
     from mne.io.kit.kit import UnsupportedKITFormat, get_kit_info
 
     path, where = root / recording.path, recording.path
     check_kit(path, where)
     try:
-        opened = open_quietly(lambda: mne.io.read_raw_kit(path, stim=None, verbose="warning"), where, path.parent)
-    except Exception as error:
-        if isinstance(error.__cause__, UnsupportedKITFormat):
-            raise unsupported(str(error.__cause__), where, "save it again with the KIT laboratory software") from error
-        if isinstance(error.__cause__, TypeError):
-            raise not_continuous("KIT file of epochs, not of continuous signal", where) from error
-        raise
-    with damage_as_codes(where, path.parent):
         _, header = get_kit_info(path, allow_unknown_format=False, verbose="error")
+    except UnsupportedKITFormat as error:
+        raise unsupported(str(error), where, "save it again with the software of the KIT laboratory") from error
+    except DAMAGE as error:
+        raise unreadable(f"{type(error).__name__}: {error}", where) from error
+    if header["acq_type"] != KIT.CONTINUOUS:
+        raise not_continuous("KIT file of epochs, not of continuous signal", where)
     check_kit_samples(path, header["nchan"], int(header["n_samples"]), header["dtype"].itemsize, where)
-    return opened
+    return open_quietly(lambda: mne.io.read_raw_kit(path, stim=None, verbose="warning"), where, path.parent)
 
 
 def open_bti(recording: Recording, root: Path) -> OpenedRaw:
@@ -172,18 +175,23 @@ def open_bti(recording: Recording, root: Path) -> OpenedRaw:
 
 def open_edf(recording: Recording, root: Path) -> OpenedRaw:
     """Open EDF(+)."""
-    import mne
-
-    path = root / recording.path
-    return open_quietly(lambda: mne.io.read_raw_edf(path, verbose="warning"), recording.path, path.parent)
+    return _open_edf_or_bdf(recording, root, "edf")
 
 
 def open_bdf(recording: Recording, root: Path) -> OpenedRaw:
     """Open BDF(+)."""
+    return _open_edf_or_bdf(recording, root, "bdf")
+
+
+def _open_edf_or_bdf(recording: Recording, root: Path, kind: str) -> OpenedRaw:
     import mne
 
-    path = root / recording.path
-    return open_quietly(lambda: mne.io.read_raw_bdf(path, verbose="warning"), recording.path, path.parent)
+    path, where = root / recording.path, recording.path
+    header = check_edf(path, kind, where)
+    encoding = annotation_encoding(path, header)
+    reader = mne.io.read_raw_edf if kind == "edf" else mne.io.read_raw_bdf
+    opened = open_quietly(lambda: reader(path, encoding=encoding, verbose="warning"), where, path.parent)
+    return replace(opened, bads=dict.fromkeys(header.unscaled, "no_scale"))
 
 
 def open_brainvision(recording: Recording, root: Path) -> OpenedRaw:
@@ -191,6 +199,7 @@ def open_brainvision(recording: Recording, root: Path) -> OpenedRaw:
     import mne
 
     path = root / recording.path
+    check_brainvision(path, recording.path)
     return open_quietly(lambda: mne.io.read_raw_brainvision(path, verbose="warning"), recording.path, path.parent)
 
 
@@ -198,8 +207,13 @@ def open_eeglab(recording: Recording, root: Path) -> OpenedRaw:
     """Open an EEGLAB ``.set`` with its ``.fdt``."""
     import mne
 
-    path = root / recording.path
-    return open_quietly(lambda: mne.io.read_raw_eeglab(path, verbose="warning"), recording.path, path.parent)
+    path, where = root / recording.path, recording.path
+    opened = open_quietly(lambda: mne.io.read_raw_eeglab(path, verbose="warning"), where, path.parent)
+    samples = opened.raw.filenames[0]
+    promised = len(opened.raw.ch_names) * opened.raw.n_times * FDT_SAMPLE_BYTES
+    if samples.suffix == ".fdt" and samples.stat().st_size < promised:
+        raise truncated(f"{samples.name} has {samples.stat().st_size} bytes, the .set file promises {promised}", where)
+    return opened
 
 
 OPENERS: dict[str, Callable[[Recording, Path], OpenedRaw]] = {
