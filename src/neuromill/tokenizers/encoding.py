@@ -79,11 +79,10 @@ def encode_segments(
     config
         Rows per forward pass.
     """
-    for group in _groups(segments, config.rows_per_forward):
-        blocks = [_checked(read(s.span.start, s.span.stop), s) for s in group]
+    for group, blocks in _groups(read, segments, config.rows_per_forward):
         n_channels = blocks[0].shape[1]
-        rows = np.concatenate([block.T for block in blocks])
-        encoded = encode_rows(tokenizer, torch.from_numpy(np.ascontiguousarray(rows)), config.rows_per_forward)
+        rows = torch.from_numpy(np.concatenate([block.T for block in blocks]))
+        encoded = encode_rows(tokenizer, rows, config.rows_per_forward)
         codes = encoded.codes.cpu().numpy().reshape(len(group), n_channels, *encoded.codes.shape[1:])
         scale = encoded.scale.cpu().numpy().reshape(len(group), n_channels)
         for i, segment in enumerate(group):
@@ -109,16 +108,21 @@ def usage_of(tokenizer: Tokenizer, codes: NDArray[np.uint8], channels: Sequence[
     return Usage.of(chosen.transpose(2, 1, 0), tokenizer.codebook_size)
 
 
-def _groups(segments: Sequence[Segment], rows: int) -> Iterator[list[Segment]]:
-    """Neighbouring segments of equal length, at most ``rows`` of them (one channel each fills a pass)."""
+def _groups(
+    read: Read, segments: Sequence[Segment], rows: int
+) -> Iterator[tuple[list[Segment], list[NDArray[np.float32]]]]:
+    """Read neighbouring segments of equal length until their rows fill a forward pass."""
     group: list[Segment] = []
+    blocks: list[NDArray[np.float32]] = []
     for segment in segments:
-        if group and (len(group[0].span) != len(segment.span) or len(group) == rows):
-            yield group
-            group = []
+        full = sum(block.shape[1] for block in blocks) + (blocks[0].shape[1] if blocks else 0) > rows
+        if group and (full or len(group[0].span) != len(segment.span)):
+            yield group, blocks
+            group, blocks = [], []
         group.append(segment)
+        blocks.append(_checked(read(segment.span.start, segment.span.stop), segment))
     if group:
-        yield group
+        yield group, blocks
 
 
 def _checked(block: NDArray[np.float32], segment: Segment) -> NDArray[np.float32]:

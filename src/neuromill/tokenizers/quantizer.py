@@ -82,7 +82,7 @@ def spherical_kmeans(
 
 def count_and_sum(vectors: Tensor, codes: Tensor, n_codes: int) -> tuple[Tensor, Tensor]:
     """Vectors per code [code] and their sums [code, dim], by a matrix product: the same bits on every run."""
-    onehot = functional.one_hot(codes, n_codes).to(vectors.dtype)
+    onehot = vectors.new_zeros(len(vectors), n_codes).scatter_(1, codes[:, None], 1.0)
     return onehot.sum(dim=0), onehot.t() @ vectors
 
 

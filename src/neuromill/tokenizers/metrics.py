@@ -1,0 +1,117 @@
+"""How well a tokenizer reconstructs, and how it uses its codebooks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuromill.records import ConfigError
+from neuromill.tokenizers.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from neuromill.tokenizers.tokenizer import RvqTokenizer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quality:
+    """Means over rows that are not silent, in the normalised domain.
+
+    Attributes
+    ----------
+    correlation
+        Pearson correlation of a row and its reconstruction. A constant prediction has none (0).
+    si_sdr_db
+        Scale-invariant signal-to-distortion ratio, dB.
+    mse, baseline_mse
+        Mean squared error of the reconstruction, and of predicting each row's mean.
+    usage
+        Codes seen.
+    n_rows
+        Rows that counted.
+    """
+
+    correlation: float
+    si_sdr_db: float
+    mse: float
+    baseline_mse: float
+    usage: Usage
+    n_rows: int
+
+    @property
+    def beats_mean(self) -> bool:
+        """Whether the reconstruction is closer than each row's mean."""
+        return self.mse < self.baseline_mse
+
+    def summary(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "correlation": round(self.correlation, 4),
+            "si_sdr_db": round(self.si_sdr_db, 3),
+            "mse": round(self.mse, 5),
+            "baseline_mse": round(self.baseline_mse, 5),
+            "n_rows": self.n_rows,
+            "usage": self.usage.summary(),
+        }
+
+
+def evaluate(tokenizer: RvqTokenizer, windows: Iterable[Tensor]) -> Quality:
+    """Encode and decode held-out windows, each float32 [row, time] in physical units.
+
+    Raises
+    ------
+    ConfigError
+        If no row carries a signal.
+    """
+    usage = Usage.empty(tokenizer.n_quantizers, tokenizer.codebook_size)
+    rows = [np.zeros((0, 4))]
+    for window in windows:
+        target = tokenizer.normalize(window)
+        encoded = tokenizer.codec.encode(target)
+        output = tokenizer.decode(encoded, window.shape[-1])
+        alive = target.std(dim=-1, unbiased=False) > 0
+        usage += Usage.of(encoded.codes[alive].cpu().numpy(), tokenizer.codebook_size)
+        rows.append(row_scores(output[alive], target[alive]).cpu().numpy())
+    scores = np.concatenate(rows)
+    if len(scores) == 0:
+        raise ConfigError("no row with a signal to evaluate on", next_step="give windows of good channels")
+    correlation, si_sdr, mse, baseline = (float(v) for v in scores.mean(axis=0))
+    return Quality(correlation, si_sdr, mse, baseline, usage, len(scores))
+
+
+def row_scores(output: Tensor, target: Tensor) -> Tensor:
+    """Correlation, SI-SDR in dB, squared error, squared error of the mean: float64 [row, 4]."""
+    output, target = output.double(), target.double()
+    return torch.stack(
+        [
+            correlation(output, target),
+            si_sdr_db(output, target),
+            (output - target).square().mean(dim=-1),
+            target.var(dim=-1, unbiased=False),
+        ],
+        dim=1,
+    )
+
+
+def correlation(output: Tensor, target: Tensor) -> Tensor:
+    """Pearson correlation along the last axis; 0 where the output is constant."""
+    a, b = _centred(output), _centred(target)
+    norms = a.norm(dim=-1) * b.norm(dim=-1)
+    return torch.where(norms > 0, (a * b).sum(dim=-1) / norms.clamp_min(math.ulp(0.0)), 0.0)
+
+
+def si_sdr_db(output: Tensor, target: Tensor, floor_db: float = -100.0) -> Tensor:
+    """Scale-invariant signal-to-distortion ratio of mean-free rows in dB, bounded to +-``floor_db``."""
+    r2 = correlation(output, target).square()
+    low = 10 ** (floor_db / 10)
+    return 10 * torch.log10(r2.clamp_min(low) / (1 - r2).clamp_min(low))
+
+
+def _centred(x: Tensor) -> Tensor:
+    return x - x.mean(dim=-1, keepdim=True)

@@ -1,0 +1,81 @@
+"""Which windows a fit sees at which step: a pure function of seed and step, so that a fit can resume anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neuromill.records import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPick:
+    """Samples ``start`` to ``start + window`` of some channels (ascending) of recording number ``recording``."""
+
+    recording: int
+    start: int
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """Random windows over recordings, long ones more often.
+
+    Attributes
+    ----------
+    n_times
+        Samples per recording. Recordings shorter than a window are left out.
+    channels
+        Good channels per recording.
+    window_samples
+        Length of a window.
+    rows
+        Rows per batch.
+    rows_per_window
+        Channels taken from one window: more means fewer reads, fewer means more variety.
+    seed
+        One seed in, same picks out.
+    """
+
+    n_times: tuple[int, ...]
+    channels: tuple[tuple[int, ...], ...]
+    window_samples: int
+    rows: int
+    rows_per_window: int = 32
+    seed: int = 0
+
+    def batch(self, step: int) -> tuple[WindowPick, ...]:
+        """Pick the windows of one batch, ``rows`` rows in total.
+
+        Raises
+        ------
+        ConfigError
+            If no recording with a good channel is as long as a window.
+        """
+        spare = np.array([max(0, n - self.window_samples + 1) for n in self.n_times], dtype=np.float64)
+        spare *= [len(channels) > 0 for channels in self.channels]
+        if not spare.any():
+            raise ConfigError(
+                f"no recording is as long as a window of {self.window_samples} samples",
+                where="fit.segment_seconds",
+                next_step="use shorter windows",
+            )
+        rng = np.random.default_rng([self.seed, step])
+        picks: list[WindowPick] = []
+        left = self.rows
+        while left > 0:
+            recording = int(rng.choice(len(spare), p=spare / spare.sum()))
+            pick = self._pick(rng, recording, min(left, self.rows_per_window), int(spare[recording]))
+            picks.append(pick)
+            left -= len(pick.channels)
+        return tuple(picks)
+
+    def _pick(self, rng: np.random.Generator, recording: int, n_rows: int, n_starts: int) -> WindowPick:
+        channels: Sequence[int] = self.channels[recording]
+        chosen = rng.choice(len(channels), size=min(n_rows, len(channels)), replace=False)
+        return WindowPick(recording, int(rng.integers(n_starts)), tuple(sorted(channels[int(i)] for i in chosen)))
