@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from neuromill.store.filesystem import FileSystem
 
+REBUILD = "rebuild the index from the groups"
 INDEX_FORMAT = {"format": "neuromill-index", "format_version": "1"}
 
 
@@ -73,7 +74,7 @@ def index_bytes(recordings: Iterable[IndexedRecording], extra: Mapping[str, Mapp
             for name, value in {**row, **own}.items():
                 columns[name].append(value)
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pydict(columns, schema=schema), sink, compression="zstd")
+    pq.write_table(pa.Table.from_pydict(columns, schema=schema), sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 
@@ -92,23 +93,24 @@ def read_index(store: str | Path) -> tuple[IndexedRecording, ...]:
         raise ConfigError("store has no index", where=str(store), next_step="rebuild it from the groups")
     table = _read_table(fs)
     extras = [name for name in table.schema.names if name not in _schema().names]
-    rows = table.to_pylist()
-    grouped = groupby(rows, key=itemgetter("recording"))
-    return tuple(_recording(name, list(group), extras) for name, group in grouped)
+    try:
+        grouped = groupby(table.to_pylist(), key=itemgetter("recording"))
+        return tuple(_recording(name, list(group), extras) for name, group in grouped)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptStoreError("index rows cannot be read", where=INDEX_FILE, next_step=REBUILD) from error
 
 
 def _read_table(fs: FileSystem) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    next_step = "rebuild the index from the groups"
     try:
-        table = pq.read_table(io.BytesIO(fs.read_bytes(INDEX_FILE)))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CorruptStoreError("index cannot be read", where=INDEX_FILE, next_step=next_step) from error
+        table = pq.read_table(io.BytesIO(fs.read_bytes(INDEX_FILE)), page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise CorruptStoreError("index cannot be read", where=INDEX_FILE, next_step=REBUILD) from error
     found = table.schema.metadata or {}
     if any(found.get(key.encode()) != value.encode() for key, value in INDEX_FORMAT.items()):
-        raise CorruptStoreError("not an index of this version", where=INDEX_FILE, next_step=next_step)
+        raise CorruptStoreError("not an index of this version", where=INDEX_FILE, next_step=REBUILD)
     return table
 
 
