@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
 from neuromill.records import ChannelTable, Config
 
@@ -20,8 +20,9 @@ DATA_TYPES = ("mag", "grad", "eeg", "seeg", "ecog", "dbs")
 GROUPS: dict[str, tuple[str, ...]] = {"meg": ("mag", "grad"), "data": DATA_TYPES}
 CHAIN_CODE_VERSION = "1"
 
+Hz = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FirWindow = Literal["hamming", "hann", "blackman"]
-TransitionBandwidth = PositiveFloat | Literal["auto"]
+TransitionBandwidth = Hz | Literal["auto"]
 
 
 class BaseStep(Config):
@@ -78,9 +79,9 @@ class NotchFilter(BaseStep):
     """
 
     step: Literal["notch_filter"] = "notch_filter"
-    freqs: tuple[PositiveFloat, ...] | Literal["line"] = "line"
-    notch_widths: PositiveFloat | None = None
-    trans_bandwidth: PositiveFloat = 1.0
+    freqs: tuple[Hz, ...] | Literal["line"] = "line"
+    notch_widths: Hz | None = None
+    trans_bandwidth: Hz = 1.0
     filter_length: str = "auto"
     phase: Literal["zero"] = "zero"
     fir_window: FirWindow = "hamming"
@@ -94,8 +95,8 @@ class Filter(BaseStep):
     """
 
     step: Literal["filter"] = "filter"
-    l_freq: PositiveFloat | None
-    h_freq: PositiveFloat | None
+    l_freq: Hz | None
+    h_freq: Hz | None
     l_trans_bandwidth: TransitionBandwidth = "auto"
     h_trans_bandwidth: TransitionBandwidth = "auto"
     filter_length: str = "auto"
@@ -116,7 +117,7 @@ class Resample(BaseStep):
     """Band-limited resampling to ``sfreq`` Hz; output sample n lies exactly at n / sfreq seconds."""
 
     step: Literal["resample"] = "resample"
-    sfreq: PositiveFloat
+    sfreq: Hz
 
 
 Step = Annotated[Pick | NotchFilter | Filter | Resample, Field(discriminator="step")]
