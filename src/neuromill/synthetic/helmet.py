@@ -21,7 +21,9 @@ MU0_OVER_4PI = 1e-7
 _SEMI_AXES = np.array([0.105, 0.125, 0.112])  # metres: right, front, up
 _RIM_ANGLE = np.deg2rad(112)  # the helmet reaches below its equator
 _PLANAR_HALF_BASE = 0.0084
+_PLANAR_HALF_WIDTH = 0.006713
 _MAGNETOMETER_POINT = 0.00525
+_WINDING_HEIGHT = 0.0003
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,12 +103,11 @@ def _tangents(normal: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
 def _integration(
     coils: NDArray[np.int64], positions: NDArray[np.float64], axes: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points and weights: the two lobes of a planar coil (twice each), four quarters of a magnetometer."""
+    """Points and weights: two in each lobe of a planar coil, four quarters of a magnetometer (MNE's accuracy 1)."""
     planar = (coils == PLANAR)[:, None, None]
-    lobes = np.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]]) * _PLANAR_HALF_BASE
-    quarters = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]) * _MAGNETOMETER_POINT
-    in_plane = np.where(planar, lobes, quarters)
-    points = positions[:, None] + in_plane @ axes[:, :2]
+    corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    in_plane = corners * np.where(planar, [_PLANAR_HALF_BASE, _PLANAR_HALF_WIDTH], _MAGNETOMETER_POINT)
+    points = positions[:, None] + in_plane @ axes[:, :2] + _WINDING_HEIGHT * axes[:, None, 2]
     slope = np.array([0.5, 0.5, -0.5, -0.5]) / (2 * _PLANAR_HALF_BASE)
     weights = np.where(planar[..., 0], slope, np.full(4, 0.25))
     return points, weights
