@@ -7,8 +7,7 @@ rotary caches are recomputed here and have no place in ours.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -28,9 +27,8 @@ if TYPE_CHECKING:
 NORM_EPSILON = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class Sensors:
-    """Where the channels of a batch sit.
+class Sensors(NamedTuple):
+    """Where the channels of a batch sit. A named tuple, because wrappers (DDP, Fabric) look for tensors inside.
 
     Attributes
     ----------

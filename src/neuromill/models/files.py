@@ -1,0 +1,175 @@
+"""Weights on disk: our own folder (safetensors and JSON) and the published checkpoint."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from neuromill.models.config import CrissCrossConfig
+from neuromill.models.criss_cross import CrissCross
+from neuromill.records import ConfigError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+ARCHITECTURE = "criss_cross"
+FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+PUBLISHED_HEADS = 8  # the only size that the shapes of a state dict do not tell
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedCheckpoint:
+    """What a published MEG-XL checkpoint holds: the model, and the weights of the codec it was trained with."""
+
+    model: CrissCross
+    tokenizer_weights: dict[str, Tensor]
+
+
+def save_pretrained(model: CrissCross, folder: Path) -> None:
+    """Write ``model.safetensors`` and ``config.json`` into ``folder``; each file appears complete or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    temporary = folder / f".{WEIGHTS}.tmp"
+    save_file(weights, temporary)
+    temporary.replace(folder / WEIGHTS)
+    document = {
+        "architecture": ARCHITECTURE,
+        "format_version": FORMAT_VERSION,
+        "config": model.config.model_dump(mode="json"),
+    }
+    temporary = folder / f".{CONFIG}.tmp"
+    temporary.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    temporary.replace(folder / CONFIG)
+
+
+def from_pretrained(folder: str | os.PathLike[str]) -> CrissCross:
+    """Read back what :func:`save_pretrained` wrote, on the CPU, in evaluation mode.
+
+    Raises
+    ------
+    ConfigError
+        A file is missing, damaged, or belongs to another architecture.
+    """
+    where = Path(folder)
+    config = _read_config(where / CONFIG)
+    try:
+        weights = load_file(where / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"weights cannot be read: {error}", where=str(where / WEIGHTS)) from error
+    return _assemble(config, weights, where=str(where))
+
+
+def import_published(
+    path: str | os.PathLike[str], *, n_heads: int = PUBLISHED_HEADS, parity: bool = False
+) -> PublishedCheckpoint:
+    """Load a published MEG-XL checkpoint: a Lightning dict whose ``state_dict`` has the model's names.
+
+    Nothing in the file can run code. Rotary caches are skipped (their length differs between uses); sizes are read
+    from the shapes; codec weights (``tokenizer.*``) come back without their prefix.
+
+    Parameters
+    ----------
+    path
+        A ``.ckpt`` file.
+    n_heads
+        Heads of both branches together.
+    parity
+        Evaluate as published; see :class:`CrissCrossConfig`.
+
+    Raises
+    ------
+    ConfigError
+        The file holds anything but tensors and plain values, or no such model.
+    """
+    where = str(path)
+    state = _state_dict(_load_plain(where), where)
+    tokenizer = {k.removeprefix("tokenizer."): v for k, v in state.items() if k.startswith("tokenizer.")}
+    weights = {k: v for k, v in state.items() if not k.startswith("tokenizer.") and ".rope_embedding_layer." not in k}
+    config = _config_from_shapes(weights, n_heads=n_heads, parity=parity, where=where)
+    return PublishedCheckpoint(_assemble(config, weights, where=where), tokenizer)
+
+
+def _load_plain(where: str) -> Any:
+    try:
+        return torch.load(where, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        foreign = re.findall(r"GLOBAL ([\w.]+)", str(error))
+        what = f"objects of type {foreign[0]}" if foreign else "something that is not a checkpoint"
+        raise ConfigError(
+            f"the file holds {what}; only tensors and plain values are loaded, because anything else may run code",
+            where=where,
+            next_step="where you trust its origin, save its 'state_dict' alone: torch.save({'state_dict': ...})",
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise ConfigError(f"checkpoint cannot be read: {error}", where=where) from error
+
+
+def _state_dict(document: Any, where: str) -> dict[str, Tensor]:
+    state = document.get("state_dict", document) if isinstance(document, dict) else {}
+    roots = [key for key in state if isinstance(key, str) and key.endswith("mask_token")]
+    if len(roots) != 1:
+        raise ConfigError("no criss-cross transformer in this file", where=where)
+    prefix = roots[0].removesuffix("mask_token")  # empty, or what a wrapper (torch.compile, DDP) put in front
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _config_from_shapes(weights: Mapping[str, Tensor], *, n_heads: int, parity: bool, where: str) -> CrissCrossConfig:
+    layers = {int(m[1]) for m in (re.match(r"criss_cross_transformer\.layers\.(\d+)\.", k) for k in weights) if m}
+    levels = [key for key in weights if key.startswith("biocodec_embedding_")]
+    try:
+        latent_dim = weights["mask_token"].shape[0]
+        codebook_size, codebook_dim = weights["biocodec_embedding_0"].shape
+        return CrissCrossConfig(
+            latent_dim=latent_dim,
+            n_layers=len(layers),
+            n_heads=n_heads,
+            feedforward_factor=weights["criss_cross_transformer.layers.0.ff.layer.0.weight"].shape[0] // latent_dim,
+            fourier_dim=weights["position_projector.weight"].shape[1],
+            n_sensor_types=weights["sensor_type_layer.weight"].shape[0],
+            n_quantizers=len(levels),
+            codebook_size=codebook_size,
+            codebook_dim=codebook_dim,
+            parity=parity,
+        )
+    except (KeyError, ValidationError, ValueError) as error:
+        raise ConfigError(f"not a criss-cross transformer: {error}", where=where) from error
+
+
+def _read_config(path: Path) -> CrissCrossConfig:
+    try:
+        document = json.loads(path.read_text())
+        known = document["architecture"] == ARCHITECTURE and document["format_version"] == FORMAT_VERSION
+        config = CrissCrossConfig.model_validate(document["config"])
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
+        raise ConfigError(f"model settings cannot be read: {error}", where=str(path)) from error
+    if not known:
+        raise ConfigError(
+            f"architecture {document['architecture']!r}, format {document['format_version']} is not known here",
+            where=str(path),
+            next_step="install the version of neuromill that wrote it",
+        )
+    return config
+
+
+def _assemble(config: CrissCrossConfig, weights: Mapping[str, Tensor], *, where: str) -> CrissCross:
+    model = CrissCross(config)
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"weights do not fit the model: {reason[:300]}", where=where) from error
+    return model.eval()

@@ -1,0 +1,1 @@
+"""Training from tokens: windows, sampling, loading, masks, the loop, and features of a trained model."""

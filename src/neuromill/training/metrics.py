@@ -1,0 +1,125 @@
+"""Metrics of a run: counts that add up over steps and ranks, and the JSON lines they end in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from lightning_fabric import Fabric
+    from torch import Tensor
+
+    from neuromill.training.objective import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Loss and accuracy over some steps.
+
+    Attributes
+    ----------
+    loss
+        Mean over masked positions, nats; chance is ln(256) = 5.545.
+    accuracy
+        Mean over levels of the share of codes predicted right.
+    per_level
+        Accuracy of each quantizer level.
+    per_dataset
+        Accuracy of each level, by data set; data sets that did not occur are left out.
+    positions
+        Masked positions these numbers rest on.
+    """
+
+    loss: float
+    accuracy: float
+    per_level: tuple[float, ...]
+    per_dataset: dict[str, tuple[float, ...]]
+    positions: int
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Read back a line of metrics."""
+        return cls(
+            loss=row["loss"],
+            accuracy=row["accuracy"],
+            per_level=tuple(row["per_level"]),
+            per_dataset={name: tuple(levels) for name, levels in row["per_dataset"].items()},
+            positions=row["positions"],
+        )
+
+
+class Tally:
+    """Adds up outcomes on the device; nothing waits for the device until :meth:`scores`."""
+
+    def __init__(self, datasets: Sequence[str], n_levels: int, device: torch.device) -> None:
+        self.datasets = datasets
+        width = 1 + n_levels
+        self._sums = torch.zeros(len(datasets), width, dtype=torch.float64, device=device)
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count a batch."""
+        self._sums[:, 0] += outcome.positions
+        self._sums[:, 1:] += outcome.correct
+        self._loss += outcome.loss.detach().double() * outcome.positions.sum()
+
+    def scores(self, fabric: Fabric | None = None) -> Scores:
+        """Loss and accuracies so far, over all ranks."""
+        packed = torch.cat((self._loss.reshape(1), self._sums.flatten()))
+        if fabric is not None and fabric.world_size > 1:
+            packed = fabric.all_reduce(packed, reduce_op="sum")  # type: ignore[assignment]
+        loss, sums = packed[0].item(), packed[1:].reshape(self._sums.shape).cpu()
+        total = sums.sum(dim=0)
+        per_level = _shares(total)
+        return Scores(
+            loss=loss / max(total[0].item(), 1.0),
+            accuracy=sum(per_level) / len(per_level),
+            per_level=per_level,
+            per_dataset={
+                name: _shares(row) for name, row in zip(self.datasets, sums, strict=True) if row[0].item() > 0
+            },
+            positions=int(total[0].item()),
+        )
+
+
+class MetricsFile:
+    """Metrics of a run, one JSON object per line: ``kind`` is "train" or "validation", ``step`` counts from 1."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All complete lines; a last line torn by a crash is left out."""
+        if not self.path.exists():
+            return []
+        rows = []
+        for line in self.path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def rewind(self, step: int) -> None:
+        """Forget what was written after ``step``: those steps will be made again."""
+        kept = [row for row in self.rows() if row["step"] <= step]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        temporary.replace(self.path)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write one line."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _shares(row: Tensor) -> tuple[float, ...]:
+    count = max(row[0].item(), 1.0)
+    return tuple(round(value / count, 6) for value in row[1:].tolist())
