@@ -1,1 +1,1 @@
-"""Prefect flows: thin wrappers over neuromill.stages, no science in them."""
+"""Prefect flows: thin wrappers over ``neuromill.stages``, no science in them."""
