@@ -23,7 +23,9 @@ def test_page_says_what_it_means_and_what_to_do(code: FailureCode) -> None:
 
 
 def test_index_lists_every_code_with_its_retry() -> None:
-    rows = re.findall(r"^\| \[(\w+)\]\((\w+)\.md\) \| .+ \| (yes|no) \|$", (PAGES / "index.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| \[(\w+)\]\((\w+)\.md\) \| .+ \| (yes|no) \|$", (PAGES / "index.md").read_text(), re.MULTILINE
+    )
     assert {(name, page, retried) for name, page, retried in rows} == {
         (str(code), str(code), "yes" if code.transient else "no") for code in FailureCode
     }

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.data
 LATER = {TOKENS, FailureCode.TOO_SHORT, FailureCode.NON_FINITE, FailureCode.NO_USABLE_CHANNELS}
 ROWS = [row for row in expected_outcomes() if row.modality == "meg"]
 
-# Channel counts, rate and duration as the README of the test data states them; KIT without MNE's synthetic stim channel.
+# Channels, rate and duration as the README of the test data states them; KIT without MNE's synthetic stim channel.
 README = {
     "bids/meg-fif/sub-01/meg/sub-01_task-audiovisual_run-01_meg.fif": (
         {"grad": 202, "mag": 101, "eeg": 60, "stim": 9, "eog": 1}, 300.307, 5.005,
@@ -41,7 +41,11 @@ def reference(path: Path) -> np.ndarray:
             raw = mne.io.read_raw_kit(path, stim=None, preload=True, verbose="error")
         else:
             raw = mne.io.read_raw_bti(
-                path, path.with_name("test_config_linux"), path.with_name("test_hs_linux"), preload=True, verbose="error"
+                path,
+                path.with_name("test_config_linux"),
+                path.with_name("test_hs_linux"),
+                preload=True,
+                verbose="error",
             )
     return raw.get_data()
 

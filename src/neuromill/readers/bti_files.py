@@ -7,16 +7,19 @@ bits) say where the header starts, which is also where the samples end.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from neuromill.readers.complaints import missing, truncated
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from neuromill.records import Recording
 
 POINTER = Struct(">q")
+HEADER = Struct(">h5sxh")  # version, file type, data format
+DATA_FORMATS = frozenset({1, 2, 3, 4})  # short, long, float, double
 POINTER_MASK, ALIGNMENT = 2**31 - 1, 8
 
 
@@ -69,8 +72,13 @@ def header_start(pdf: Path, where: str) -> int:
 
 
 def check_bti_header(pdf: Path, where: str) -> None:
-    """Check that the header is where the last bytes of the file say; raises ``truncated``."""
-    header_start(pdf, where)
+    """Check that a header is where the last bytes of the file say; raises ``truncated``."""
+    start = header_start(pdf, where)
+    with pdf.open("rb") as file:
+        file.seek(start)
+        content = file.read(HEADER.size)
+    if len(content) < HEADER.size or HEADER.unpack(content)[2] not in DATA_FORMATS:
+        raise truncated("BTi data file does not end with its header", where)
 
 
 def check_bti_samples(pdf: Path, bytes_per_slice: int, n_slices: int, where: str) -> None:

@@ -26,9 +26,7 @@ def missing(what: str, where: str) -> RecordingError:
 
 def empty(what: str, where: str) -> RecordingError:
     """Return the error for a recording that holds no sample of signal."""
-    return RecordingError(
-        FailureCode.EMPTY, what, where=where, next_step="nothing to prepare; leave the recording out"
-    )
+    return RecordingError(FailureCode.EMPTY, what, where=where, next_step="nothing to prepare; leave the recording out")
 
 
 def duplicates(names: str, where: str) -> RecordingError:

@@ -7,7 +7,6 @@ Offsets of the ``.res4`` header follow the CTF file format description (MEG42RS)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,8 @@ import numpy as np
 from neuromill.readers.complaints import empty, missing, not_continuous, truncated, unreadable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 COUNTS, TRIALS, DESCRIPTION_LENGTH, SHORT = Struct(">ih2xd"), Struct(">h"), Struct(">i"), Struct(">h")
@@ -86,6 +87,9 @@ def read_header(res4: Path, where: str) -> CtfHeader:
 
 def _channels_end(content: bytes, n_channels: int) -> int:
     """Byte after the last channel description: run description and filters before it differ in length."""
+    length: int
+    n_filters: int
+    n_parameters: int
     (length,) = DESCRIPTION_LENGTH.unpack_from(content, DESCRIPTION_LENGTH_AT)
     at = DESCRIPTION_AT + max(length, 0)
     if at + SHORT.size > len(content):
@@ -124,5 +128,6 @@ def check_clock(steps: NDArray[np.float64] | None, sfreq: float, n_trials: int, 
     if gaps.size:
         first = int(gaps[0])
         raise not_continuous(
-            f"trial {first + 2} of {n_trials} starts {steps[first]:.4f} s after the last sample of the one before", where
+            f"trial {first + 2} of {n_trials} starts {steps[first]:.4f} s after the last sample of the one before",
+            where,
         )

@@ -166,7 +166,9 @@ def _check_continuous(file: IO[bytes], header: EdfHeader, n_records: int, where:
             raise not_continuous(f"EDF+D whose record {record + 1} does not say when it starts", where)
         start = float(stamp[1])
         if expected is not None and abs(start - expected) > tolerance:
-            raise not_continuous(f"record {record + 1} starts at {start:g} s, the one before ends at {expected:g} s", where)
+            raise not_continuous(
+                f"record {record + 1} starts at {start:g} s, the one before ends at {expected:g} s", where
+            )
         expected = start + header.record_seconds
 
 

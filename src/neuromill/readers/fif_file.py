@@ -102,7 +102,7 @@ def walk(path: Path, where: str) -> Iterator[Tag]:
         raise unreadable(f"gzip stream is damaged: {error}", where) from error
 
 
-def _walk(file: IO[bytes], size: int, where: str) -> Iterator[Tag]:
+def _walk(file: IO[bytes] | gzip.GzipFile, size: int, where: str) -> Iterator[Tag]:
     complete = _has_end(file, size)
     position, previous = 0, -1
     while position > previous:
@@ -128,7 +128,7 @@ def _walk(file: IO[bytes], size: int, where: str) -> Iterator[Tag]:
     raise unreadable(f"the chain of tags runs backwards at byte {previous}", where)
 
 
-def _has_end(file: IO[bytes], size: int) -> bool:
+def _has_end(file: IO[bytes] | gzip.GzipFile, size: int) -> bool:
     """Whether the file ends as a finished one does, so that a tag beyond its end is a broken tag, not a lost rest."""
     if size < len(TAIL):
         return False
@@ -138,5 +138,7 @@ def _has_end(file: IO[bytes], size: int) -> bool:
 
 def _not_fif(head: bytes, where: str) -> RecordingError:
     if head.startswith(GZIP_MAGIC):
-        return unreadable("gzip-compressed FIF without .gz in its name", where, "rename it to .fif.gz, or decompress it")
+        return unreadable(
+            "gzip-compressed FIF without .gz in its name", where, "rename it to .fif.gz, or decompress it"
+        )
     return unreadable("file does not start with a FIF file id", where)

@@ -84,12 +84,12 @@ class SignalRecording(Protocol):
         """What the recording says about itself."""
 
     def read(self, start: int, stop: int, picks: Sequence[int] | None = None) -> NDArray[np.float64]:
-        """Samples ``start`` to ``stop`` (exclusive) as float64 [channel, time] in SI units, rows in the order of ``picks``."""
+        """Samples ``start`` to ``stop`` (exclusive) as float64 [channel, time] in SI units, rows as in ``picks``."""
 
     def close(self) -> None:
         """Let go of the files; reading afterwards is an error."""
 
-    def __enter__(self) -> Self: ...  # noqa: D105
+    def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -162,9 +162,7 @@ def open_bti(recording: Recording, root: Path) -> OpenedRaw:
     files: BtiFiles = find_bti_files(recording, root)
     check_bti_header(files.pdf, where)
     opened = open_quietly(
-        lambda: mne.io.read_raw_bti(
-            files.pdf, files.config, files.head_shape, preload=False, verbose="warning"
-        ),
+        lambda: mne.io.read_raw_bti(files.pdf, files.config, files.head_shape, preload=False, verbose="warning"),
         where,
         files.pdf.parent,
     )

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 MEG_TYPES = frozenset({"mag", "grad", "ref_meg"})
 BIDS_TYPES = {
-    "EEG": "eeg", "EOG": "eog", "VEOG": "eog", "HEOG": "eog", "ECG": "ecg", "EMG": "emg", "SEEG": "seeg", "ECOG": "ecog",
-    "DBS": "dbs", "TRIG": "stim", "MISC": "misc", "REF": "misc", "AUDIO": "misc", "PD": "misc", "EYEGAZE": "misc",
-    "PUPIL": "misc", "SYSCLOCK": "misc", "ADC": "misc", "DAC": "misc", "OTHER": "misc", "GSR": "misc", "PPG": "misc",
+    "EEG": "eeg", "EOG": "eog", "VEOG": "eog", "HEOG": "eog", "ECG": "ecg", "EMG": "emg", "SEEG": "seeg",
+    "ECOG": "ecog", "DBS": "dbs", "TRIG": "stim", "MISC": "misc", "REF": "misc", "AUDIO": "misc", "PD": "misc",
+    "EYEGAZE": "misc", "PUPIL": "misc", "SYSCLOCK": "misc", "ADC": "misc", "DAC": "misc", "OTHER": "misc", "GSR": "misc", "PPG": "misc",
     "RESP": "misc", "TEMP": "misc", "ACCEL": "misc", "GYRO": "misc", "MAGN": "misc",
 }  # fmt: skip
 DIMENSIONS = {"V": "V", "T": "T", "T/m": "T/m", "T/cm": "T/m", "T/mm": "T/m"}
@@ -46,9 +46,7 @@ def channel_table(info: Any, rows: Sequence[ChannelRow], where: str) -> tuple[Ch
     """
     by_name = {row.name: row for row in rows}
     names = tuple(info["ch_names"])
-    types = tuple(
-        _type(kind, by_name.get(name)) for name, kind in zip(names, info.get_channel_types(), strict=True)
-    )
+    types = tuple(_type(kind, by_name.get(name)) for name, kind in zip(names, info.get_channel_types(), strict=True))
     table = ChannelTable(
         names=names,
         types=types,
@@ -137,8 +135,8 @@ def _is_place(position: NDArray[np.float64]) -> bool:
 
 def position_frame(info: Any, table: ChannelTable) -> str:
     """``device``, ``head``, or "" where no channel has a position."""
-    known = np.isfinite(table.positions).all(axis=1)
-    if not known.any():
+    known = [bool(np.isfinite(position).all()) for position in table.positions]
+    if not any(known):
         return ""
     frames = {int(ch["coord_frame"]) for ch, here in zip(info["chs"], known, strict=True) if here}
     return "head" if frames == {HEAD_FRAME} and info.get("dev_head_t") is None else "device"
