@@ -23,14 +23,15 @@ def test_path_of_a_store() -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".tmp-x", "a\nb", "x" * 300])
 def test_hostile_names_are_refused(name: str) -> None:
-    with pytest.raises(RecordingError, match="hostile|name cannot"):
+    with pytest.raises(RecordingError, match="name cannot"):
         group_name(name)
     with pytest.raises(RecordingError):
         StoreId("ds@1", name, "0")
 
 
 @pytest.mark.parametrize(
-    ("sfreq", "hop", "samples"), [(50.0, 12, 600), (200.0, 12, 2400), (300.307, 12, 3612), (0.5, 12, 12), (50.0, 7, 602)]
+    ("sfreq", "hop", "samples"),
+    [(50.0, 12, 600), (200.0, 12, 2400), (300.307, 12, 3612), (0.5, 12, 12), (50.0, 7, 602)],
 )
 def test_inner_chunk_is_twelve_seconds_of_whole_frames(sfreq: float, hop: int, samples: int) -> None:
     assert signal_chunk_samples(sfreq, hop) == samples

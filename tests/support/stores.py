@@ -64,6 +64,12 @@ def write_signal(store: Path, values: np.ndarray, name: str = "sub-01_meg", **op
         return writer.publish(signal_attributes(name), channels, **publish)
 
 
+def read_in_child(reader, pipe) -> None:
+    """Target of a child process: sum of ten frames."""
+    pipe.send(int(reader.read("sub-01_meg", "codes", 10, 20).sum()))
+    pipe.close()
+
+
 def write_tokens(store: Path, codes: np.ndarray, name: str = "sub-01_meg", segment_frames: int = 625, **options):
     n_quantizers, n_channels = codes.shape[1:]
     size = options.pop("codebook_size", 256)

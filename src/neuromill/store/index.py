@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from neuromill.store.filesystem import FileSystem
 
+# The names of these two entities mean something else here: a group, and the share of the data it belongs to.
+COLUMN_ENTITIES = tuple(entity for entity in ENTITIES if entity not in ("recording", "split"))
 REBUILD = "rebuild the index from the groups"
 INDEX_FORMAT = {"format": "neuromill-index", "format_version": "1"}
 
@@ -122,7 +124,7 @@ def _schema() -> pa.Schema:
         "recording": text,
         "dataset": text,
         "version": text,
-        **dict.fromkeys(ENTITIES, text),
+        **dict.fromkeys(COLUMN_ENTITIES, text),
         "modality": text,
         "kind": text,
         "sfreq": pa.float64(),
@@ -145,7 +147,6 @@ def _schema() -> pa.Schema:
         "array_attributes": text,
         "attributes": text,
     }
-    # BIDS has an entity called "recording"; its column gives way to the name of the recording.
     return pa.schema([pa.field(name, kind) for name, kind in columns.items()], metadata=INDEX_FORMAT)
 
 
@@ -153,7 +154,7 @@ def _rows(recording: IndexedRecording) -> Iterator[dict[str, Any]]:
     """Rows of one recording, one per shard."""
     a = recording.attributes
     head = {
-        **{entity: a["entities"].get(entity, "") for entity in ENTITIES},
+        **{entity: a["entities"].get(entity, "") for entity in COLUMN_ENTITIES},
         "recording": recording.name,
         "dataset": a["dataset"],
         "version": a["version"],
