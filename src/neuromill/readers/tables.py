@@ -20,7 +20,8 @@ MEG_TYPES = frozenset({"mag", "grad", "ref_meg"})
 BIDS_TYPES = {
     "EEG": "eeg", "EOG": "eog", "VEOG": "eog", "HEOG": "eog", "ECG": "ecg", "EMG": "emg", "SEEG": "seeg",
     "ECOG": "ecog", "DBS": "dbs", "TRIG": "stim", "MISC": "misc", "REF": "misc", "AUDIO": "misc", "PD": "misc",
-    "EYEGAZE": "misc", "PUPIL": "misc", "SYSCLOCK": "misc", "ADC": "misc", "DAC": "misc", "OTHER": "misc", "GSR": "misc", "PPG": "misc",
+    "EYEGAZE": "misc", "PUPIL": "misc", "SYSCLOCK": "misc", "ADC": "misc", "DAC": "misc",
+    "OTHER": "misc", "GSR": "misc", "PPG": "misc",
     "RESP": "misc", "TEMP": "misc", "ACCEL": "misc", "GYRO": "misc", "MAGN": "misc",
 }  # fmt: skip
 DIMENSIONS = {"V": "V", "T": "T", "T/m": "T/m", "T/cm": "T/m", "T/mm": "T/m"}
