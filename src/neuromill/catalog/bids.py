@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from neuromill.catalog.rules import DATATYPES
-from neuromill.records import ENTITIES, Entities, FailureCode, RecordingError
+from neuromill.records import ENTITIES, Entities, FailureCode, FileState, RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -134,10 +134,12 @@ class Sidecars:
 
     def _document(self, file: SourceFile) -> dict[str, Any]:
         if file.path not in self._documents:
+            self._documents[file.path] = {}
+            if file.state is FileState.LOST:  # said of every recording it is a member of
+                return {}
             try:
                 self._documents[file.path] = read_json(file, self.read)
             except RecordingError as error:
-                self._documents[file.path] = {}
                 self.report(file.path, error)
         return self._documents[file.path]
 

@@ -36,7 +36,10 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with a file. The recording, where there is one, is listed all the same."""
+    """Something wrong with a file.
+
+    ``recording`` names a listed recording that cannot go on as it is; "" for a warning, and where nothing is listed.
+    """
 
     path: str
     code: FailureCode
@@ -161,7 +164,7 @@ def _recording(
         duration_seconds=facts.duration_seconds,
         line_freq=facts.line_freq,
     )
-    findings.problems += _member_problems(recording, group)
+    findings.problems += _member_problems(recording, group) + _folder_problems(recording)
     return recording
 
 
@@ -210,6 +213,16 @@ def _member_problems(recording: Recording, group: Group) -> list[Problem]:
         )
         for missing in group.missing
     ]  # fmt: skip
+
+
+def _folder_problems(recording: Recording) -> list[Problem]:
+    """Warn where the folder names another subject than the file: a split by subject goes by the file name."""
+    folders = [part.removeprefix("sub-") for part in recording.path.split("/")[:-1] if part.startswith("sub-")]
+    subject = recording.entities.subject
+    if not subject or not folders or unicodedata.normalize("NFC", folders[0]) == subject:
+        return []
+    what = f"the folder says subject {folders[0]}, the file name {subject}; the file name counts"
+    return [Problem(recording.path, FailureCode.HOSTILE_NAME, what, "rename the one that is wrong")]
 
 
 def _unique(recordings: Iterable[Recording], findings: _Findings) -> list[Recording]:

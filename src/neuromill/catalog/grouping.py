@@ -139,7 +139,7 @@ def _with_companions(group: Group, siblings: dict[str, SourceFile], read: Callab
     wanted: list[str] = []
     if group.format == "brainvision":
         wanted = _brainvision_names(main, stem, siblings, read)
-        group.missing += [f"{_folder(main.path)}/{name}" for name in wanted if name not in siblings]
+        group.missing += [main.path.removesuffix(main.name) + name for name in wanted if name not in siblings]
     elif group.format == "eeglab":
         wanted = [f"{stem}.fdt"]
     elif group.format == "bti":

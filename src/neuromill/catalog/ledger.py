@@ -279,9 +279,18 @@ class Ledger:
         }
         digests = {item.key: item.input_digest for item in batch}
         self._note(connection, sorted(inserted), Happening.EXPECTED, digests=digests)
-        changed = [item for item in batch if item.key not in inserted and self._change_input(connection, item)]
+        known = self._input_digests(connection, [item.key for item in batch if item.key not in inserted])
+        suspects = [item for item in batch if known.get(item.key, item.input_digest) != item.input_digest]
+        changed = [item for item in suspects if self._change_input(connection, item)]
         self._note(connection, [item.key for item in changed], Happening.CHANGED, digests=digests)
         return len(inserted) + len(changed)
+
+    def _input_digests(self, connection: Connection, keys: Sequence[WorkKey]) -> dict[WorkKey, str]:
+        """Read the input digests of these keys, and of a few more where a batch spans several stages."""
+        names = {name: sorted({getattr(key, name) for key in keys}) for name in KEY}
+        columns = [_c[name] for name in KEY]
+        found = select(*columns, _c.input_digest).where(*(_c[name].in_(names[name]) for name in KEY))
+        return {WorkKey(*row[:-1]): row[-1] for row in connection.execute(found)} if keys else {}
 
     def _insert_new(self) -> Any:
         dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite

@@ -1,0 +1,140 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from neuromill.catalog.cards import Card, card_schema, load_card, load_cards
+from neuromill.records import ConfigError, Entities, Recording, RecordingId
+from support.paths import PROJECT
+
+CATALOGS = PROJECT / "catalogs"
+MINIMAL = {
+    "id": "ds1", "title": "t", "archive": "local", "version": "1", "modality": "meg", "device": "d", "licence": "CC0",
+    "citation": "c",
+}  # fmt: skip
+
+
+def write(folder: Path, text: str, name: str = "card.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def card_with(**more: object) -> Card:
+    return Card.model_validate(MINIMAL | more)
+
+
+def recording(subject: str = "", run: str = "") -> Recording:
+    name = f"sub-{subject}_run-{run}_meg"
+    return Recording(RecordingId("ds1", "1", name), f"{name}.fif", (), Entities(subject=subject, run=run))
+
+
+def test_a_minimal_card_has_safe_defaults(tmp_path: Path) -> None:
+    card = load_card(write(tmp_path, yaml.safe_dump(MINIMAL)))
+    assert (card.access, card.recordings.layout, card.splits.disjoint) == ("open", "bids", ("subject",))
+    assert str(card.dataset_version) == "ds1@1"
+    assert card.split_of(recording("01")) == "train"
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"recordings": {"datatype": ["meg"]}}, "recordings.datatype"),
+        ({"expected": {"hours": {"value": 1, "verified": "perhaps"}}}, "expected.hours.verified"),
+        ({"expected": {"hours": 12}}, "expected.hours"),
+        ({"version": 1.0}, "version"),
+        ({"id": "../ds1"}, "id"),
+        ({"id": "a/b"}, "id"),
+        ({"archive": "ftp"}, "archive"),
+        ({"access": "maybe"}, "access"),
+        ({"line_freq": -50}, "line_freq"),
+        ({"splits": {"validation": {"run": [56]}}}, "splits.validation.run.0"),
+        ({"splits": {"validation": {"sub": ["01"]}}}, "splits.validation"),
+        ({"splits": {"validation": {"run": ["1"]}, "disjoint": []}}, "splits"),
+        ({"splits": {"disjoint": ["participant"]}}, "splits.disjoint"),
+    ],
+)
+def test_a_wrong_card_names_file_and_key(tmp_path: Path, change: dict, key: str) -> None:
+    path = write(tmp_path, yaml.safe_dump(MINIMAL | change))
+    with pytest.raises(ConfigError) as caught:
+        load_card(path)
+    assert caught.value.where == f"{path}: {key}"
+    assert caught.value.next_step
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", sorted(MINIMAL))
+def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
+    path = write(tmp_path, yaml.safe_dump({k: v for k, v in MINIMAL.items() if k != key}))
+    with pytest.raises(ConfigError, match=f"key '{key}' is missing"):
+        load_card(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- a list",
+        "just text",
+        "id: [unclosed",
+        "id: a\nid: b",
+        "id: !!python/object/apply:os.system ['true']",
+        "a: &x [*x]\n? {b: c}\n: d",
+        "\x00",
+    ],
+)
+def test_what_is_no_safe_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_card(path)
+    assert str(path) in caught.value.where
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_card(tmp_path / "absent.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"title: caf\xe9")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_card(tmp_path / "latin.yaml")
+    write(tmp_path, "#" * 1_000_001, "large.yaml")
+    with pytest.raises(ConfigError, match="too large"):
+        load_card(tmp_path / "large.yaml")
+
+
+def test_cards_of_folders(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    write(tmp_path / "b", yaml.safe_dump(MINIMAL | {"id": "b"}))
+    write(tmp_path, yaml.safe_dump(MINIMAL | {"id": "c"}))
+    write(tmp_path, "not a card", ".hidden.yaml")
+    assert [card.id for card in load_cards([tmp_path, tmp_path / "b"])] == ["b", "c"]
+    write(tmp_path, yaml.safe_dump(MINIMAL | {"id": "b"}), "again.yaml")
+    with pytest.raises(ConfigError, match="two cards have the id b") as caught:
+        load_cards([tmp_path])
+    assert "again.yaml" in caught.value.where
+    with pytest.raises(ConfigError, match="no folder"):
+        load_cards([tmp_path / "absent"])
+
+
+def test_test_wins_over_validation() -> None:
+    card = card_with(splits={"validation": {"subject": ["01", "02"]}, "test": {"subject": ["02"], "run": ["1"]}})
+    splits = [card.split_of(recording(*case)) for case in (("01", "1"), ("02", "1"), ("02", "2"), ("03", "1"))]
+    assert splits == ["validation", "test", "validation", "train"]
+
+
+def test_the_schema_is_json_and_closed() -> None:
+    schema = json.loads(json.dumps(card_schema()))
+    assert schema["additionalProperties"] is False
+    assert {"id", "version", "licence"} <= set(schema["required"])
+
+
+def test_the_cards_of_this_project() -> None:
+    cards = {card.id: card for card in load_cards([CATALOGS])}
+    smn = cards["ds004078"]
+    assert (smn.version, smn.line_freq, smn.licence, smn.archive) == ("1.0.4", 60, "CC0", "openneuro")
+    facts = {name: fact["value"] for name, fact in smn.expected.model_dump().items() if name != "channels"}
+    assert facts == {"subjects": 12, "recordings": 720, "hours": 68.09, "n_channels": 306, "sfreq": 1000}
+    assert {name: fact.value for name, fact in smn.expected.channels.items()} == {"grad": 204, "mag": 102}
+    assert [run for run in range(1, 61) if smn.split_of(recording("01", str(run))) != "train"] == [56, 57, 58, 59, 60]
+    assert cards["ds999001"].split_of(recording("02", "1")) == "validation"
