@@ -157,7 +157,9 @@ class GitMirror:
 
     def _run(self, *arguments: str, feed: bytes = b"", network: bool = False, in_mirror: bool = True) -> bytes:
         place = ["--git-dir", str(self.folder)] if in_mirror else []
-        protocol = ["-c", f"protocol.{urlsplit(self.url).scheme}.allow=always"] if network else []
+        scheme = urlsplit(self.url).scheme
+        # Only the address's own protocol, and never one that runs a program (ext::, ssh).
+        protocol = ["-c", f"protocol.{scheme}.allow=always"] if network and scheme in SCHEMES else []
         return _call([*protocol, *place, *arguments], feed=feed)
 
 
