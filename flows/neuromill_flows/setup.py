@@ -8,7 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from prefect.automations import Automation, EventTrigger, Posture, ResourceSpecification
+from prefect.automations import AutomationCore, EventTrigger, Posture, ResourceSpecification
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
 from prefect.client.schemas.objects import StateType
@@ -133,9 +133,9 @@ def _work_pool(client: SyncPrefectClient, *, dry_run: bool) -> Step:
     return Step(what, Change.UNCHANGED)
 
 
-def crash_automation() -> Automation:
+def crash_automation() -> AutomationCore:
     """Return the automation that ends runs nobody keeps alive: no heartbeat for 90 s, so Crashed."""
-    return Automation(
+    return AutomationCore(
         name=AUTOMATION,
         description="A flow run that sent a heartbeat and then nothing for 90 s lost its process: mark it Crashed.",
         trigger=EventTrigger(
