@@ -64,7 +64,8 @@ class ProcessEngine:
                 yield self._run_alone(work, item)
 
     def _run_together(self, work: Work, items: Sequence[WorkItem]) -> Iterator[tuple[WorkItem, Outcome]]:
-        waiting, running = deque(items), {}
+        waiting: deque[WorkItem] = deque(items)
+        running: dict[Future[Outcome], WorkItem] = {}
         while waiting or running:
             while waiting and len(running) < 2 * self.n_workers:
                 item = waiting.popleft()

@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from neuromill.records import Config
-from neuromill.sources.endpoints import Endpoints
+from neuromill.sources.opening import Endpoints
 
 
 class EngineKind(StrEnum):

@@ -1,0 +1,1 @@
+"""The command line: one verb, one library function. Nothing here computes; everything here is shown."""

@@ -1,0 +1,102 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from neuromill.records import PartId
+    from neuromill.stages.pipeline import Pipeline
+    from neuromill.stages.selection import Selection
+    from neuromill.stages.workspace import Workspace
+
+Flag = Parameter(negative="")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """What every verb takes."""
+
+    home: Path | None = None
+    "Folder for cache, stores, tokenizers, runs and ledger (NEUROMILL_HOME)."
+    json: Annotated[bool, Flag] = False
+    "Print JSON for programs instead of tables for people."
+
+    def workspace(self) -> Workspace:
+        """Open the workspace that the options and the environment name."""
+        from neuromill.stages.settings import Settings
+        from neuromill.stages.workspace import Workspace
+
+        return Workspace(Settings.at(self.home))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Choice:
+    """Which recordings, and which changes to the pipeline file."""
+
+    where: str = ""
+    "SQL condition over the recording index: --where \"subject = '01' and run = '1'\"."
+    data: Path | None = None
+    "A folder of recordings (BIDS or plain) in place of the pipeline's datasets; no card needed."
+    set: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    "Override of the pipeline file, repeatable: --set prepare.steps.filter.l_freq=0.5."
+    part: str = ""
+    "Work on part i of N: --part 2/8."
+
+    def pipeline(self, name: str) -> Pipeline:
+        """Load the pipeline of this name or path, with the overrides."""
+        from neuromill.stages.pipeline import load_pipeline
+        from neuromill.stages.shipped import find_pipeline
+
+        return load_pipeline(find_pipeline(name), self.set)
+
+    def selection(self) -> Selection:
+        """Which recordings of it."""
+        from neuromill.stages.selection import Selection
+
+        return Selection(where=self.where, data=self.data, part=parse_part(self.part))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Running:
+    """How the work is driven."""
+
+    engine: Literal["processes", "dask", "serial"] | None = None
+    "What drives the recordings (NEUROMILL_ENGINE__KIND)."
+    workers: int | None = None
+    "Workers; 0 is one per core (NEUROMILL_ENGINE__WORKERS)."
+    dry_run: Annotated[bool, Flag] = False
+    "Show what would be done and do nothing."
+
+    def apply(self, workspace: Workspace) -> Workspace:
+        """Return the workspace with this engine."""
+        from neuromill.stages.settings import EngineKind
+        from neuromill.stages.workspace import Workspace
+
+        changes: dict[str, object] = {}
+        if self.engine is not None:
+            changes["kind"] = EngineKind(self.engine)
+        if self.workers is not None:
+            changes["workers"] = self.workers
+        engine = workspace.settings.engine.model_copy(update=changes)
+        return Workspace(workspace.settings.model_copy(update={"engine": engine}))
+
+
+def parse_part(text: str) -> PartId | None:
+    """Read ``i/N``; "" is None. Raises ConfigError for anything else."""
+    from neuromill.records import ConfigError, PartId
+
+    if not text:
+        return None
+    index, _, count = text.partition("/")
+    try:
+        return PartId(int(index), int(count))
+    except ValueError:
+        raise ConfigError("a part looks like 2/8", where=f"--part {text}") from None

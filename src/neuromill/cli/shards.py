@@ -1,0 +1,118 @@
+"""``neuromill shards``: what is published, and whether it is whole."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import App
+
+from neuromill.cli.options import Common
+from neuromill.cli.output import print_json, print_table, say, size
+
+if TYPE_CHECKING:
+    from neuromill.stages.looking import StoreSummary
+
+shards = App(name="shards", help="Published stores: ls, inspect, verify.")
+COMMON = Common()
+DAMAGED = 4
+
+
+def register(app: App) -> None:
+    """Add the verbs of this file."""
+    app.command(shards)
+
+
+@shards.command
+def ls(*, common: Common = COMMON) -> None:
+    """List the stores of the home folder."""
+    from neuromill.stages.looking import list_stores
+
+    stores = list_stores(common.workspace())
+    if common.json:
+        print_json([_summary(store) for store in stores])
+        return
+    rows = [
+        (
+            s.dataset_version,
+            s.stage,
+            s.identity,
+            s.n_recordings,
+            f"{s.hours:.2f}",
+            size(s.n_bytes),
+            "yes" if s.indexed else "no",
+        )
+        for s in stores
+    ]
+    print_table("", ("dataset", "stage", "identity", "recordings", "hours", "bytes", "indexed"), rows)
+
+
+@shards.command
+def inspect(group: Path, /, *, common: Common = COMMON) -> None:
+    """Show one published group: arrays, chunks, bytes, channels, attributes.
+
+    Parameters
+    ----------
+    group
+        Path of a ``<recording>.zarr`` folder.
+    """
+    from neuromill.store.verify import inspect_group
+
+    summary = inspect_group(group.parent, group.name.removesuffix(".zarr"))
+    arrays = [
+        (a.name, " x ".join(a.dims), " x ".join(map(str, a.shape)), a.dtype, a.chunk_rows, a.n_shards, a.n_bytes)
+        for a in summary.arrays
+    ]
+    columns = ("array", "dims", "shape", "dtype", "chunk rows", "shards", "bytes")
+    if common.json:
+        named = [dict(zip(columns, row, strict=True)) for row in arrays]
+        print_json({"group": str(group), "arrays": named, "attributes": dict(summary.attributes)})
+        return
+    print_table(str(group), columns, arrays)
+    hidden = {"channel_names", "channel_types", "channel_coils", "channel_units", "event_descriptions"}
+    shown = [(name, value) for name, value in summary.attributes.items() if name not in hidden]
+    print_table("", ("attribute", "value"), shown)
+
+
+@shards.command
+def verify(*stores: Path, common: Common = COMMON) -> None:
+    """Check every file of stores against their manifests; exit code 4 where something is damaged.
+
+    Parameters
+    ----------
+    stores
+        Folders of store identities; without any, every store of the home folder.
+    """
+    from neuromill.stages.looking import list_stores
+    from neuromill.store.verify import verify_store
+
+    workspace = common.workspace()
+    folders = stores or tuple(store.folder for store in list_stores(workspace))
+    found = {folder: verify_store(folder) for folder in folders}
+    problems = [
+        {"store": str(folder), "group": p.recording, "file": p.file, "kind": p.kind.value, "detail": p.detail}
+        for folder, ps in found.items()
+        for p in ps
+    ]
+    if common.json:
+        print_json({"stores": [str(folder) for folder in folders], "problems": problems})
+    else:
+        for problem in problems:
+            say(" ".join(str(value) for value in problem.values()))
+        say(f"{len(folders)} stores, {len(problems)} problems")
+    if problems:
+        sys.exit(DAMAGED)
+
+
+def _summary(store: StoreSummary) -> dict[str, Any]:
+    return {
+        "dataset": store.dataset_version,
+        "stage": store.stage,
+        "identity": store.identity,
+        "folder": str(store.folder),
+        "recordings": store.n_recordings,
+        "hours": round(store.hours, 4),
+        "bytes": store.n_bytes,
+        "indexed": store.indexed,
+    }

@@ -1,0 +1,203 @@
+"""The daily verbs: plan, ingest, prepare, tokenizer, tokenize, train, embed, run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from neuromill.cli.options import Choice, Common, Running
+from neuromill.cli.output import duration, print_json, print_table, say, size
+from neuromill.cli.progress import open_report
+
+if TYPE_CHECKING:
+    from neuromill.stages.forecast import StageForecast
+    from neuromill.stages.outcomes import Stage, StageResult
+
+COMMON, CHOICE, RUNNING = Common(), Choice(), Running()
+StageName = Literal["ingest", "prepare", "fit", "tokenize", "train"]
+FAILED_SOME = 3
+tokenizer = App(name="tokenizer", help="Fit a tokenizer, or look at one.")
+
+
+def register(app: App) -> None:
+    """Add the verbs of this file."""
+    for verb in (plan, ingest, prepare, tokenize, train, embed, run):
+        app.command(verb)
+    app.command(tokenizer)
+
+
+def plan(pipeline: str, /, *, choice: Choice = CHOICE, common: Common = COMMON) -> None:
+    """Show what a run would do: recordings, bytes, disk, minutes; what is done, what is left, what failed and why.
+
+    Parameters
+    ----------
+    pipeline
+        A pipeline file, or the name of one that comes with the package.
+    """
+    _show_plan(pipeline, choice, common)
+
+
+def ingest(pipeline: str, /, *, choice: Choice = CHOICE, running: Running = RUNNING, common: Common = COMMON) -> None:
+    """Fetch the member files of the recordings into the raw cache, digests checked."""
+    _run_one("ingest", pipeline, choice, running, common)
+
+
+def prepare(pipeline: str, /, *, choice: Choice = CHOICE, running: Running = RUNNING, common: Common = COMMON) -> None:
+    """Filter, resample and publish each recording as one Zarr group."""
+    _run_one("prepare", pipeline, choice, running, common)
+
+
+@tokenizer.command
+def fit(pipeline: str, /, *, choice: Choice = CHOICE, running: Running = RUNNING, common: Common = COMMON) -> None:
+    """Fit the tokenizer on the train split of what is prepared; refused if a codebook is dead."""
+    _run_one("fit", pipeline, choice, running, common)
+
+
+@tokenizer.command
+def show(source: str, /, *, common: Common = COMMON) -> None:
+    """Show a tokenizer: settings, digest, fit, codebook usage.
+
+    Parameters
+    ----------
+    source
+        A folder, a hub id, or the identity of one in the home folder (its first digits).
+    """
+    from neuromill.stages.looking import describe_tokenizer
+
+    described = describe_tokenizer(common.workspace(), source)
+    if common.json:
+        print_json(described)
+        return
+    print_table("", ("", "tokenizer"), [(name, value) for name, value in described.items() if name != "levels"])
+    levels = described["levels"]
+    if levels:
+        print_table("", tuple(levels[0]), [tuple(level.values()) for level in levels])
+
+
+def tokenize(pipeline: str, /, *, choice: Choice = CHOICE, running: Running = RUNNING, common: Common = COMMON) -> None:
+    """Encode what is prepared and publish the codes."""
+    _run_one("tokenize", pipeline, choice, running, common)
+
+
+def train(pipeline: str, /, *, choice: Choice = CHOICE, running: Running = RUNNING, common: Common = COMMON) -> None:
+    """Train the model of the pipeline on its tokens, or continue the run that was interrupted."""
+    _run_one("train", pipeline, choice, running, common)
+
+
+def embed(pipeline: str, /, *, choice: Choice = CHOICE, running: Running = RUNNING, common: Common = COMMON) -> None:
+    """Write features [frame, channel, dim] of the trained model as Zarr groups."""
+    _run_one("embed", pipeline, choice, running, common)
+
+
+def run(
+    pipeline: str,
+    /,
+    *,
+    until: Annotated[StageName | None, Parameter()] = None,
+    choice: Choice = CHOICE,
+    running: Running = RUNNING,
+    common: Common = COMMON,
+) -> None:
+    """Run all stages: ingest, prepare, fit, tokenize, train. What is done is not done again.
+
+    Parameters
+    ----------
+    pipeline
+        A pipeline file, or the name of one that comes with the package.
+    until
+        Last stage to run.
+    """
+    from neuromill.stages.outcomes import Stage
+    from neuromill.stages.running import run_pipeline
+
+    if running.dry_run:
+        _show_plan(pipeline, choice, common)
+        return
+    workspace = running.apply(common.workspace())
+    with open_report() as report:
+        results = run_pipeline(
+            workspace,
+            choice.pipeline(pipeline),
+            choice.selection(),
+            until=Stage(until) if until else None,
+            report=report,
+        )
+    show_results(results, as_json=common.json)
+
+
+def _run_one(stage: str, pipeline: str, choice: Choice, running: Running, common: Common) -> None:
+    from neuromill.stages.outcomes import Stage
+    from neuromill.stages.running import run_stage
+
+    if running.dry_run:
+        _show_plan(pipeline, choice, common, Stage(stage))
+        return
+    workspace = running.apply(common.workspace())
+    with open_report() as report:
+        result = run_stage(workspace, choice.pipeline(pipeline), choice.selection(), Stage(stage), report)
+    show_results((result,), as_json=common.json)
+
+
+def show_results(results: tuple[StageResult, ...], *, as_json: bool) -> None:
+    """Show what each stage did; exit code 3 where a recording failed."""
+    import sys
+
+    if as_json:
+        print_json([_result(result) for result in results])
+    else:
+        rows = [
+            (
+                r.stage.value,
+                r.identity,
+                r.found,
+                r.already_done,
+                r.done,
+                r.failed,
+                size(r.bytes_out),
+                duration(r.seconds),
+                r.note,
+            )
+            for r in results
+        ]
+        columns = ("stage", "identity", "found", "already done", "done", "failed", "written", "time", "note")
+        print_table("", columns, rows)
+    failed = sum(result.failed for result in results)
+    if failed and not as_json:
+        say(f"{failed} failures: `neuromill status` lists them, `neuromill explain RECORDING` says why")
+    if failed:
+        sys.exit(FAILED_SOME)
+
+
+def _result(result: StageResult) -> dict[str, Any]:
+    return {
+        "stage": result.stage.value,
+        "identity": result.identity,
+        "found": result.found,
+        "already_done": result.already_done,
+        "done": result.done,
+        "failed": result.failed,
+        "seconds": round(result.seconds, 3),
+        "bytes_out": result.bytes_out,
+        "note": result.note,
+    }
+
+
+def _show_plan(pipeline: str, choice: Choice, common: Common, only: Stage | None = None) -> None:
+    from neuromill.stages.forecast import forecast
+
+    forecasts = forecast(common.workspace(), choice.pipeline(pipeline), choice.selection())
+    forecasts = tuple(f for f in forecasts if only is None or f.stage is only)
+    if common.json:
+        print_json([f.as_dict() for f in forecasts])
+        return
+    rows = [_forecast_row(f) for f in forecasts]
+    print_table("", ("stage", "found", "done", "failed", "to do", "reads", "writes", "time", "note"), rows)
+
+
+def _forecast_row(forecast: StageForecast) -> tuple[object, ...]:
+    reads = size(forecast.bytes_in) if forecast.bytes_in else ""
+    writes = "" if forecast.bytes_out is None else f"~{size(forecast.bytes_out)}"
+    seconds = "" if forecast.seconds is None else f"~{duration(forecast.seconds)}"
+    counts = (forecast.found, forecast.done, forecast.failed, forecast.todo)
+    return (forecast.stage.value, *counts, reads, writes, seconds, forecast.note)

@@ -1,0 +1,68 @@
+"""From a pipeline and a selection to recordings, their splits and their stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from neuromill.records import ConfigError
+from neuromill.stages.planning import share_of
+from neuromill.stages.refreshing import index_tables
+
+if TYPE_CHECKING:
+    from neuromill.records import Recording, RecordingId
+    from neuromill.stages.datasets import Dataset
+    from neuromill.stages.pipeline import Pipeline
+    from neuromill.stages.selection import Selection
+    from neuromill.stages.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The recordings a command is about, sorted by id, and the datasets they belong to."""
+
+    datasets: tuple[Dataset, ...]
+    recordings: tuple[Recording, ...]
+
+    def split_of(self, recording: Recording) -> str:
+        """Split that the card of its dataset puts a recording in."""
+        card = next(d.card for d in self.datasets if d.card.dataset_version == recording.id.dataset_version)
+        return card.split_of(recording)
+
+    def in_split(self, split: str) -> tuple[Recording, ...]:
+        """Recordings of one split."""
+        return tuple(recording for recording in self.recordings if self.split_of(recording) == split)
+
+
+def choose(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> Chosen:
+    """Look the recordings up in the index (written first where it is missing).
+
+    The pipeline's own condition is about its own datasets, so it does not apply to a folder given with ``data``.
+
+    Raises
+    ------
+    ConfigError
+        A condition is no SQL expression over the index, or nothing is left.
+    """
+    from neuromill.catalog.index import table_recordings
+
+    datasets = workspace.datasets(pipeline, selection)
+    tables = index_tables(workspace, datasets)
+    clauses = [selection.where] if selection.data is not None else [pipeline.where, selection.where]
+    kept = _matching(tables, [clause for clause in clauses if clause.strip()])
+    recordings = [r for table in tables for r in table_recordings(table) if kept is None or r.id in kept]
+    if not recordings:
+        raise ConfigError(
+            "no recording is chosen",
+            where=" AND ".join(clause for clause in clauses if clause) or pipeline.name,
+            next_step="look with `neuromill catalog query`",
+        )
+    return Chosen(datasets, share_of(recordings, selection.part))
+
+
+def _matching(tables: list[object], clauses: list[str]) -> set[RecordingId] | None:
+    from neuromill.catalog.query import where
+
+    if not clauses:
+        return None
+    return set.intersection(*(set(where(tables, clause)) for clause in clauses))

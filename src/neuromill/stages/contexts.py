@@ -1,0 +1,88 @@
+"""What a worker needs for a stage, resolved from what is already there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from neuromill.records import ConfigError
+from neuromill.stages.identities import embed_identity, fit_identity, prepare_identity, tokenize_identity
+from neuromill.stages.outcomes import Stage
+from neuromill.stages.work import WorkContext
+
+if TYPE_CHECKING:
+    from neuromill.records import Recording
+    from neuromill.stages.choosing import Chosen
+    from neuromill.stages.pipeline import Pipeline
+    from neuromill.stages.workspace import Workspace
+
+
+def work_context(workspace: Workspace, pipeline: Pipeline, chosen: Chosen, stage: Stage) -> WorkContext:
+    """Make the context of a stage.
+
+    Raises
+    ------
+    ConfigError
+        ``tokenize`` without a fitted tokenizer, ``embed`` without a trained model.
+    """
+    context = WorkContext(workspace.settings, pipeline, chosen.datasets)
+    if stage in (Stage.TOKENIZE, Stage.TRAIN, Stage.EMBED):
+        context = _with_tokenizer(workspace, chosen, context)
+    if stage is Stage.EMBED:
+        context = _with_model(workspace, chosen, context)
+    return context
+
+
+def done_recordings(workspace: Workspace, chosen: Chosen, stage: Stage, identity: str) -> tuple[Recording, ...]:
+    """Chosen recordings that the ledger calls done at a stage, with the input they have now."""
+    from neuromill.catalog.work import Scope, WorkState
+
+    rows = [
+        row
+        for dataset in chosen.datasets
+        for row in workspace.ledger.rows(
+            Scope(dataset.card.dataset_version, stage.value, identity), states=[WorkState.DONE]
+        )
+    ]
+    done = {row.key.recording_id: row.input_digest for row in rows}
+    return tuple(recording for recording in chosen.recordings if done.get(recording.id) == recording.input_digest)
+
+
+def training_recordings(workspace: Workspace, pipeline: Pipeline, chosen: Chosen) -> tuple[Recording, ...]:
+    """Recordings a tokenizer is fitted on: prepared, and in the train split."""
+    prepared = done_recordings(workspace, chosen, Stage.PREPARE, prepare_identity(pipeline))
+    return tuple(recording for recording in prepared if chosen.split_of(recording) == "train")
+
+
+def _with_tokenizer(workspace: Workspace, chosen: Chosen, context: WorkContext) -> WorkContext:
+    from neuromill.tokenizers.files import from_pretrained
+
+    pipeline = context.pipeline
+    if pipeline.pretrained is not None:
+        source, revision = pipeline.pretrained.source, pipeline.pretrained.revision
+    else:
+        fit = fit_identity(pipeline, training_recordings(workspace, pipeline, chosen))
+        folder = workspace.tokenizer_folder(fit)
+        if not folder.is_dir():
+            raise ConfigError(
+                "no tokenizer is fitted for these recordings and settings",
+                where=str(folder),
+                next_step=f"run `neuromill tokenizer fit {pipeline.name}` after `neuromill prepare`",
+            )
+        source, revision = str(folder), ""
+    digest = from_pretrained(source, revision=revision or None).digest
+    token_identity = tokenize_identity(pipeline, digest)
+    return replace(context, tokenizer_source=source, tokenizer_revision=revision, token_identity=token_identity)
+
+
+def _with_model(workspace: Workspace, chosen: Chosen, context: WorkContext) -> WorkContext:
+    from neuromill.stages.embedding import model_digest
+    from neuromill.stages.training import model_folder
+
+    folder = model_folder(workspace, chosen, context)
+    if not folder.is_dir():
+        raise ConfigError(
+            "no model is trained on these tokens", where=str(folder), next_step="run `neuromill train` first"
+        )
+    identity = embed_identity(context.token_identity, model_digest(folder))
+    return replace(context, model_folder=str(folder), feature_identity=identity)

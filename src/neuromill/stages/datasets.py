@@ -1,0 +1,62 @@
+"""Datasets a pipeline works on: a card with its source, or a lab's own folder without a card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from neuromill.catalog.cards import Card, Splits
+from neuromill.catalog.rules import RecordingRules
+from neuromill.records import ConfigError, safe_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from neuromill.sources.protocol import Source
+    from neuromill.stages.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A card, and the folder it lies in where it is a local one."""
+
+    card: Card
+    folder: Path | None = None
+
+    def open(self, settings: Settings) -> Source:
+        """Open its source; nothing is asked or read yet."""
+        from neuromill.sources.opening import open_source
+
+        endpoints = settings.endpoints.model_copy(
+            update={"local_folder": self.folder, "cache_folder": settings.home / "cache" / "sources"}
+        )
+        return open_source(self.card.archive, self.card.id, endpoints)
+
+
+def dataset_of_folder(folder: Path) -> Dataset:
+    """Make a dataset of a folder without a card; all its recordings are in the training split.
+
+    Folders with ``sub-*`` inside are read as BIDS, others as plain files.
+
+    Raises
+    ------
+    ConfigError
+        There is no such folder.
+    """
+    folder = folder.expanduser().absolute()
+    if not folder.is_dir():
+        raise ConfigError("no such folder", where=str(folder), next_step="--data takes a folder of recordings")
+    bids = any(child.is_dir() for child in folder.glob("sub-*"))
+    card = Card(
+        id=safe_name(folder.name),
+        title=f"Recordings in {folder.name}",
+        archive="local",
+        version="local",
+        modality="meg",
+        device="as the files say",
+        licence="own data",
+        citation="",
+        recordings=RecordingRules(layout="bids" if bids else "plain"),
+        splits=Splits(),
+    )
+    return Dataset(card, folder)

@@ -1,0 +1,71 @@
+"""Embed: the codes of one recording to features of the trained model, published as a Zarr group."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuromill.stages.channels import channel_table
+
+if TYPE_CHECKING:
+    from neuromill.models.criss_cross import CrissCross
+    from neuromill.stages.outcomes import WorkItem
+    from neuromill.stages.work import Made, WorkContext
+    from neuromill.store.attributes import FeatureAttributes
+    from neuromill.store.contents import IndexedRecording
+
+
+def embed_recording(context: WorkContext, item: WorkItem) -> Made:
+    """Write features [frame, channel, dim] of every frame; channels that the model never saw are NaN."""
+    from neuromill.stages.work import Made
+    from neuromill.store.reader import StoreReader
+    from neuromill.store.writer import FeatureWriter
+    from neuromill.training.embedding import embed_recording as features_of
+    from neuromill.training.store_tokens import StoreTokens
+
+    name, model = item.recording.id.name, _load_model(context.model_folder)
+    store = context.token_store(item)
+    tokens = StoreTokens.open([store], pick=lambda one: one.name == name)
+    if tokens.left_out:
+        raise tokens.left_out[0]
+    with StoreReader.of_groups(store, (name,)) as reader:
+        codes, channels = reader.recording(name), channel_table(reader, name)
+    with FeatureWriter(
+        context.store(item), name, n_channels=len(channels), n_dims=model.config.latent_dim, dtype="float16"
+    ) as writer:
+        for block in features_of(model, tokens, 0, window_frames=context.pipeline.train.windows.window_frames):
+            writer.write(block)
+        published = writer.publish(_attributes(context, item, codes), channels, replace=True)
+    facts = {"n_frames": codes.n_rows, "n_channels": len(channels), "n_dims": model.config.latent_dim}
+    return Made(bytes_out=published.n_bytes, adopted=not published.created, facts=facts)
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 over the files of a model folder."""
+    hasher = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        hasher.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return hasher.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _load_model(folder: str) -> CrissCross:
+    from neuromill.models.files import from_pretrained
+
+    return from_pretrained(folder)
+
+
+def _attributes(context: WorkContext, item: WorkItem, codes: IndexedRecording) -> FeatureAttributes:
+    from neuromill.store.attributes import FeatureAttributes, recording_facts
+
+    kept = (
+        "sfreq", "line_freq", "highpass", "lowpass", "frame_rate", "hop_samples", "segment_samples", "precision",
+        "tokenizer",
+    )  # fmt: skip
+    return FeatureAttributes.model_validate(
+        recording_facts(item.recording)
+        | {name: codes.attributes[name] for name in kept}
+        | {"model": model_digest(Path(context.model_folder)), "pipeline": context.pipeline_attributes(item)}
+    )

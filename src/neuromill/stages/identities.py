@@ -1,0 +1,80 @@
+"""What names the work of each stage: the fields, code versions and inputs that decide its bytes, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from neuromill.records import identity
+from neuromill.signals.steps import code_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from neuromill.records import Recording
+    from neuromill.signals.steps import BaseStep
+    from neuromill.stages.pipeline import Pipeline
+
+# Raise one when the same settings and inputs give other bytes for a reason that no step's own version covers.
+STORE_CODE = "1"
+READER_CODE = "1"
+TOKENIZER_CODE = "1"
+TRAINING_CODE = "1"
+RAW_IDENTITY = "raw"
+
+
+def prepare_identity(pipeline: Pipeline) -> str:
+    """Name of prepared signals: the steps in order, how they are stored, the code that runs them."""
+    versions = {"reader": READER_CODE, "store": STORE_CODE, **code_versions(pipeline.prepare.steps)}
+    return identity("prepare", config=prepare_config(pipeline), code_versions=versions)
+
+
+def prepare_config(pipeline: Pipeline) -> dict[str, Any]:
+    """Non-default settings of the prepare stage, the steps in order and with their names."""
+    return pipeline.prepare.non_defaults() | {"steps": [_step(step) for step in pipeline.prepare.steps]}
+
+
+def fit_identity(pipeline: Pipeline, training: Sequence[Recording]) -> str:
+    """Name of a fitted tokenizer: its settings and the recordings it saw (or the published weights it is)."""
+    if pipeline.pretrained is not None:
+        return identity("fit", config={"pretrained": pipeline.pretrained.non_defaults()}, code_versions=_tokenizer())
+    config = {name: getattr(pipeline, name).non_defaults() for name in ("tokenizer", "fit", "gate")}
+    inputs = [prepare_identity(pipeline), *_inputs(training)]
+    return identity("fit", config=config, code_versions=_tokenizer(), inputs=inputs)
+
+
+def tokenize_identity(pipeline: Pipeline, tokenizer_digest: str) -> str:
+    """Name of a token store: the prepared signals, the very tokenizer, the segment grid."""
+    inputs = [prepare_identity(pipeline), tokenizer_digest]
+    versions = _tokenizer() | {"store": STORE_CODE}
+    return identity("tokenize", config=pipeline.tokenize.non_defaults(), code_versions=versions, inputs=inputs)
+
+
+def train_identity(pipeline: Pipeline, token_identity: str, recordings: Sequence[Recording]) -> str:
+    """Name of a training run: model, optimisation, and the token recordings it reads."""
+    machine = {"accelerator", "devices", "strategy", "loader_threads"}
+    config = {key: value for key, value in pipeline.train.non_defaults().items() if key not in machine}
+    inputs = [token_identity, *_inputs(recordings)]
+    return identity("train", config=config, code_versions={"training": TRAINING_CODE}, inputs=inputs)
+
+
+def embed_identity(token_identity: str, model_digest: str) -> str:
+    """Name of a feature store: the tokens and the very model."""
+    return identity(
+        "embed",
+        config={},
+        code_versions={"training": TRAINING_CODE, "store": STORE_CODE},
+        inputs=[token_identity, model_digest],
+    )
+
+
+def _step(step: BaseStep) -> dict[str, Any]:
+    # The name of a step is the default of its own field, so it must be added to what differs from the defaults.
+    return {"step": getattr(step, "step", "")} | step.non_defaults()
+
+
+def _tokenizer() -> dict[str, str]:
+    return {"tokenizer": TOKENIZER_CODE}
+
+
+def _inputs(recordings: Sequence[Recording]) -> list[str]:
+    return [f"{recording.id}:{recording.input_digest}" for recording in recordings]

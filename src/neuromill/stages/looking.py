@@ -1,0 +1,163 @@
+"""What is there: stores, tokenizers, counts, recordings by name. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from neuromill.records import ConfigError, FailureCode, RecordingId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from neuromill.catalog.work import Counts
+    from neuromill.records import DatasetVersion
+    from neuromill.stages.workspace import Workspace
+
+SECONDS_IN_HOUR = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSummary:
+    """One store identity of the home folder."""
+
+    folder: Path
+    dataset_version: str
+    stage: str
+    identity: str
+    n_recordings: int
+    hours: float
+    n_bytes: int
+    indexed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StageCounts:
+    """Ledger counts of one stage of one dataset version under one identity."""
+
+    dataset_version: DatasetVersion
+    stage: str
+    identity: str
+    counts: Counts
+
+
+def list_stores(workspace: Workspace) -> tuple[StoreSummary, ...]:
+    """Every store of the home folder, sorted by dataset, stage, identity."""
+    folders = sorted((workspace.home / "stores").glob("*/*/*"))
+    return tuple(_store_summary(folder) for folder in folders if folder.is_dir())
+
+
+def _store_summary(folder: Path) -> StoreSummary:
+    from neuromill.store.layout import INDEX_FILE
+    from neuromill.store.reader import StoreReader
+
+    with StoreReader.of_groups(folder) as reader:
+        seconds = sum(seconds_of(r.kind, r.n_rows, r.attributes) for r in reader.recordings)
+        n_bytes = sum(s.file_bytes for r in reader.recordings for a in r.arrays.values() for s in a.shards)
+        version, stage, identity = folder.parts[-3:]
+        indexed = (folder / INDEX_FILE).is_file()
+        n_recordings = len(reader.recordings)
+    return StoreSummary(folder, version, stage, identity, n_recordings, seconds / SECONDS_IN_HOUR, n_bytes, indexed)
+
+
+def seconds_of(kind: str, n_rows: int, attributes: Any) -> float:
+    """Length of a recording in seconds: rows are samples of a signal, frames of anything else."""
+    rate = attributes["sfreq"] if kind == "signal" else attributes["frame_rate"]
+    return n_rows / float(rate)
+
+
+def stage_counts(workspace: Workspace) -> tuple[StageCounts, ...]:
+    """Counts of everything the ledger knows, in the order of the stages."""
+    from neuromill.catalog.work import Scope
+    from neuromill.stages.outcomes import Stage
+
+    order = [stage.value for stage in Stage]
+    keys = {(row.key.recording_id.dataset_version, row.key.stage, row.key.identity) for row in workspace.ledger.rows()}
+    return tuple(
+        StageCounts(version, stage, identity, workspace.ledger.counts(Scope(version, stage, identity)))
+        for version, stage, identity in sorted(keys, key=lambda k: (str(k[0]), order.index(k[1]), k[2]))
+    )
+
+
+def find_recordings(workspace: Workspace, name: str) -> tuple[RecordingId, ...]:
+    """Recordings of the ledger with this name (or ``dataset@version/name``).
+
+    Raises
+    ------
+    ConfigError
+        None has it; names that look like it are told.
+    """
+    known = sorted({row.key.recording_id for row in workspace.ledger.rows()}, key=str)
+    found = tuple(recording for recording in known if name in (recording.name, str(recording)))
+    if found:
+        return found
+    near = [str(recording) for recording in known if name in str(recording)][:5]
+    hint = f"did you mean {', '.join(near)}" if near else "`neuromill status` shows what there is"
+    raise ConfigError("the ledger knows no such recording", where=name, next_step=hint)
+
+
+def parse_codes(names: Iterable[str]) -> frozenset[FailureCode]:
+    """Failure codes by name; ``ConfigError`` for one that does not exist."""
+    try:
+        return frozenset(FailureCode(name) for name in names)
+    except ValueError as error:
+        raise ConfigError(
+            f"{error}", where="--code", next_step=f"codes: {', '.join(code.value for code in FailureCode)}"
+        ) from None
+
+
+def count_retries(
+    workspace: Workspace,
+    *,
+    recordings: Sequence[RecordingId] | None,
+    codes: Iterable[FailureCode] | None,
+    everything: bool,
+) -> int:
+    """How many failures ``retry`` with these arguments would send back."""
+    from neuromill.catalog.work import WorkState
+
+    chosen = set(codes) if codes else None
+    if chosen is None and recordings is None and not everything:
+        chosen = {code for code in FailureCode if code.transient}
+    return sum(
+        (chosen is None or row.code in chosen) and (recordings is None or row.key.recording_id in recordings)
+        for row in workspace.ledger.rows(states=[WorkState.FAILED])
+    )
+
+
+def describe_tokenizer(workspace: Workspace, source: str) -> dict[str, Any]:
+    """Settings, digest, fit and codebook usage of a tokenizer, as JSON values; ``levels`` has one row per level."""
+    from neuromill.tokenizers.files import from_pretrained, read_facts
+
+    own = sorted((workspace.home / "tokenizers").glob(f"{source}*")) if "/" not in source else []
+    place = str(own[0]) if len(own) == 1 else source
+    tokenizer, facts = from_pretrained(place), read_facts(place)
+    quality = facts.get("quality") or {}
+    usage = quality.get("usage") or {}
+    names = [name for name in ("perplexity", "used_share", "dominant_share") if name in usage]
+    levels = [
+        {"level": level, **{name: usage[name][level] for name in names}}
+        for level in range(len(usage.get("perplexity", ())))
+    ]
+    return {
+        "source": place,
+        "digest": tokenizer.digest,
+        "parameters": sum(p.numel() for p in tokenizer.codec.parameters()),
+        "sfreq": tokenizer.sfreq,
+        "hop_samples": tokenizer.hop_samples,
+        "n_quantizers": tokenizer.n_quantizers,
+        "codebook_size": tokenizer.codebook_size,
+        "bits_per_second_per_channel": bits_per_second(tokenizer),
+        **{name: quality[name] for name in ("correlation", "si_sdr_db", "mse", "baseline_mse") if name in quality},
+        "held_out": facts.get("held_out"),
+        "fitted_on": facts.get("recordings", []),
+        "levels": levels,
+    }
+
+
+def bits_per_second(tokenizer: Any) -> float:
+    """Rate of the codes of one channel, in bits per second."""
+    from math import log2
+
+    return float(tokenizer.n_quantizers * log2(tokenizer.codebook_size) * tokenizer.sfreq / tokenizer.hop_samples)

@@ -1,0 +1,135 @@
+"""A pipeline file: which recordings, which steps, which tokenizer, which model. The scientific half of the settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from neuromill.records import Config, ConfigError
+from neuromill.signals.steps import Step
+from neuromill.tokenizers.config import FitConfig, GateConfig, TokenizeConfig, TokenizerConfig
+from neuromill.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class PrepareConfig(Config):
+    """Preprocessing: ordered steps named as in MNE, and how the result is stored.
+
+    Attributes
+    ----------
+    steps
+        Applied in this order.
+    dtype
+        Of the stored signal; float16 with one scale per channel halves the bytes at 73 dB.
+    min_seconds
+        Shorter recordings fail with ``too_short``.
+    """
+
+    steps: tuple[Step, ...]
+    dtype: Literal["float16", "float32", "int16"] = "float16"
+    min_seconds: float = Field(default=1.0, gt=0)
+
+
+class PretrainedConfig(Config):
+    """A tokenizer that exists already: a folder or a hub id with its revision; then nothing is fitted."""
+
+    source: str
+    revision: str = ""
+
+
+class Pipeline(Config):
+    """Everything that decides the bytes that come out. Machine things (workers, folders) are ``Settings``.
+
+    Attributes
+    ----------
+    datasets
+        Card ids, in the order in which their stores are joined.
+    where
+        SQL condition over the recording index; "" takes every recording the cards name.
+    keep_raw
+        False: the raw files of a recording go when its prepared group is published.
+    """
+
+    name: str
+    title: str = ""
+    datasets: tuple[str, ...] = ()
+    where: str = ""
+    prepare: PrepareConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    pretrained: PretrainedConfig | None = None
+    fit: FitConfig = FitConfig()
+    gate: GateConfig = GateConfig()
+    tokenize: TokenizeConfig = TokenizeConfig()
+    train: TrainConfig = TrainConfig()
+    keep_raw: Annotated[bool, Field(description="keep fetched raw files after they are prepared")] = True
+
+
+def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
+    """Read a pipeline file and apply ``--set a.b=value`` overrides (values are YAML).
+
+    Raises
+    ------
+    ConfigError
+        The file is missing, is not YAML, has unknown keys or wrong values; the message names each place.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("no such pipeline file", where=str(path), next_step="`neuromill plan` lists them") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not a YAML file: {_one_line(error)}", where=str(path)) from None
+    if not isinstance(document, dict):
+        raise ConfigError("a pipeline file is a YAML mapping", where=str(path))
+    for override in overrides:
+        _apply_override(document, override)
+    try:
+        return Pipeline.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(describe(error), where=str(path), next_step="see docs/pipelines.md") from None
+
+
+def describe(error: ValidationError) -> str:
+    """Name every wrong place of a configuration on one line: ``a.b: what is wrong; c: ...``."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'file'}: {problem['msg']}" for problem in error.errors()
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _apply_override(document: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError("an override looks like a.b=value", where=override)
+    *parents, last = key.split(".")
+    place: Any = document
+    for parent in parents:
+        place = _child(place, parent, override) if isinstance(place, list) else place.setdefault(parent, {})
+        if not isinstance(place, dict | list):
+            raise ConfigError(f"{parent!r} is a value, not a section", where=override)
+    value = yaml.safe_load(text)
+    if isinstance(place, list):
+        place[_index(place, last, override)] = value
+    else:
+        place[last] = value
+
+
+def _child(items: list[Any], key: str, override: str) -> Any:
+    return items[_index(items, key, override)]
+
+
+def _index(items: list[Any], key: str, override: str) -> int:
+    """Position in a list: a number, or the name of a step (``prepare.steps.filter.l_freq=0.5``)."""
+    named = [i for i, item in enumerate(items) if isinstance(item, dict) and item.get("step") == key]
+    if len(named) == 1:
+        return named[0]
+    if key.isdigit() and int(key) < len(items):
+        return int(key)
+    raise ConfigError(f"{key!r} is neither a position nor the name of one step", where=override)

@@ -1,0 +1,149 @@
+"""Ingest and prepare: one recording from its archive to a published Zarr group."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuromill.records import FailureCode, FileState, RecordingError, canonical_json
+
+if TYPE_CHECKING:
+    from neuromill.readers.protocol import SignalFacts, SignalRecording
+    from neuromill.records import Recording
+    from neuromill.signals.chain import Chain
+    from neuromill.signals.quality import ChainReport
+    from neuromill.stages.outcomes import WorkItem
+    from neuromill.stages.work import Made, WorkContext
+    from neuromill.store.attributes import SignalAttributes
+
+
+def ingest_recording(context: WorkContext, item: WorkItem) -> Made:
+    """Bring every member file into the raw cache, or check it where it already lies.
+
+    Raises
+    ------
+    RecordingError
+        ``unreachable_upstream`` where the archive lost a member, and whatever the source raises.
+    """
+    from neuromill.stages.work import Made
+
+    _require_available(item.recording)
+    source, cache = context.source(item.recording.id.dataset), context.raw_cache()
+    for member in item.recording.members:
+        cache.ensure(source, member)
+    return Made(bytes_out=item.recording.size, facts={"n_files": len(item.recording.members)})
+
+
+def prepare_recording(context: WorkContext, item: WorkItem) -> Made:
+    """Stream one recording through the steps of the pipeline and publish it.
+
+    Members that are not in the cache are fetched first, so that ``keep_raw: false`` and a later change of the
+    steps go together.
+    """
+    from neuromill.readers.opening import open_recording
+    from neuromill.stages.work import Made
+
+    recording = item.recording
+    ingest_recording(context, item)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recording-", dir=context.scratch())))
+        context.raw_cache().materialise(recording.members, folder)
+        signal = stack.enter_context(open_recording(recording, folder))
+        chain = _plan(context, recording, signal)
+        published, report = _stream(context, item, signal, chain)
+    if not context.pipeline.keep_raw:
+        context.raw_cache().drop(recording.members)
+    bads = {chain.channels.names[i]: reason for i, reason in report.bads.items()}
+    facts: dict[str, Any] = {
+        "n_channels": len(chain.channels),
+        "n_times": chain.n_times,
+        "sfreq": chain.sfreq,
+        "seconds": chain.n_times / chain.sfreq,
+        "bads": bads,
+        "shorter_than_filter": chain.facts.shorter_than_filter,
+        "notes": list(signal.facts.notes),
+    }
+    return Made(bytes_out=published.n_bytes, adopted=not published.created, facts=facts)
+
+
+def _require_available(recording: Recording) -> None:
+    lost = [member.path for member in recording.members if member.state is FileState.LOST]
+    if lost:
+        raise RecordingError(
+            FailureCode.UNREACHABLE_UPSTREAM,
+            f"the archive lost {len(lost)} of its {len(recording.members)} files",
+            where=lost[0],
+            next_step="tell the archive; `neuromill retry` once the file is back",
+        )
+
+
+def _plan(context: WorkContext, recording: Recording, signal: SignalRecording) -> Chain:
+    from neuromill.signals.chain import plan_chain
+
+    seconds = signal.n_times / signal.sfreq
+    minimum = context.pipeline.prepare.min_seconds
+    if seconds < minimum:
+        raise RecordingError(
+            FailureCode.TOO_SHORT,
+            f"{seconds:.3g} s of signal, the pipeline asks for {minimum:g} s",
+            where=recording.path,
+            next_step="lower prepare.min_seconds if this is wanted",
+        )
+    line_freq = signal.facts.line_freq or recording.line_freq or context.line_freq(recording.id.dataset)
+    channels = signal.channels.require_unique_names(recording.path)
+    return plan_chain(
+        context.pipeline.prepare.steps, channels, signal.sfreq, signal.n_times, line_freq, where=recording.path
+    )
+
+
+def _stream(context: WorkContext, item: WorkItem, signal: SignalRecording, chain: Chain) -> tuple[Any, ChainReport]:
+    from neuromill.signals.chain import run_chain
+    from neuromill.store.writer import SignalWriter
+
+    run = run_chain(chain, lambda start, stop: signal.read(start, stop, chain.picks))
+    with SignalWriter(
+        context.store(item),
+        item.recording.id.name,
+        n_channels=len(chain.channels),
+        sfreq=chain.sfreq,
+        encoding=context.pipeline.prepare.dtype,
+    ) as writer:
+        for block in run:
+            writer.write(block.T)
+        attributes = _attributes(context, item, signal.facts, chain)
+        channels = chain.channels.with_bads(run.report.bads)
+        return writer.publish(attributes, channels, events=signal.events, replace=True), run.report
+
+
+def _attributes(context: WorkContext, item: WorkItem, facts: SignalFacts, chain: Chain) -> SignalAttributes:
+    from neuromill.signals.steps import Filter
+    from neuromill.store.attributes import SignalAttributes, recording_facts
+
+    filters = [step for step in context.pipeline.prepare.steps if isinstance(step, Filter)]
+    edges = [step.h_freq for step in filters if step.h_freq] + [chain.sfreq / 2]
+    known = recording_facts(item.recording)
+    return SignalAttributes.model_validate(
+        known
+        | {
+            "sfreq": chain.sfreq,
+            "line_freq": facts.line_freq or known["line_freq"] or context.line_freq(item.recording.id.dataset),
+            "highpass": max([step.l_freq for step in filters if step.l_freq], default=facts.highpass),
+            "lowpass": min(edges),
+            "facts": _as_json({"signal": asdict(facts), "chain": _chain_facts(chain)}),
+            "pipeline": context.pipeline_attributes(item),
+        }
+    )
+
+
+def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+    """Turn tuples into lists, as they come back from JSON."""
+    document: dict[str, Any] = json.loads(canonical_json(value))
+    return document
+
+
+def _chain_facts(chain: Chain) -> dict[str, Any]:
+    return asdict(chain.facts) | {"input_sfreq": chain.input_sfreq, "input_n_times": chain.input_n_times}

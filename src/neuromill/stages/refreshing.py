@@ -1,0 +1,77 @@
+"""``catalog refresh``: ask the source for a snapshot's manifest, write the recording index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from neuromill.catalog.discovery import LeftOut, Problem
+    from neuromill.catalog.splits import Difference
+    from neuromill.records import DatasetVersion, Recording
+    from neuromill.sources.protocol import Skipped
+    from neuromill.stages.datasets import Dataset
+    from neuromill.stages.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What a refresh found; nothing but sidecars was fetched."""
+
+    dataset_version: DatasetVersion
+    index: Path
+    revision: str
+    recordings: tuple[Recording, ...]
+    left_out: tuple[LeftOut, ...]
+    problems: tuple[Problem, ...]
+    skipped: tuple[Skipped, ...]
+    differences: tuple[Difference, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes behind the recordings; a file that several share counts once."""
+        return sum({m.path: m.size for recording in self.recordings for m in recording.members}.values())
+
+
+def refresh(workspace: Workspace, dataset: Dataset) -> Refreshed:
+    """List the card's version in its archive and write the recording index of it.
+
+    Raises
+    ------
+    RecordingError
+        ``unreachable_upstream`` where the archive cannot be asked.
+    """
+    from neuromill.catalog.discovery import discover
+    from neuromill.catalog.index import write_index
+    from neuromill.catalog.splits import check_expected
+
+    card, source = dataset.card, dataset.open(workspace.settings)
+    listing = source.listing(card.version)
+    found = discover(listing.manifest, card.recordings, source.read)
+    path = workspace.index_path(card.dataset_version)
+    write_index(path, found.recordings, card.split_of)
+    return Refreshed(
+        dataset_version=card.dataset_version,
+        index=path,
+        revision=listing.manifest.revision,
+        recordings=found.recordings,
+        left_out=found.left_out,
+        problems=found.problems,
+        skipped=listing.skipped,
+        differences=check_expected(found.recordings, card),
+    )
+
+
+def index_tables(workspace: Workspace, datasets: Sequence[Dataset]) -> list[pa.Table]:
+    """Open the recording index of each dataset; one that is missing, or belongs to a folder, is written first."""
+    from neuromill.catalog.index import read_table
+
+    for dataset in datasets:
+        if dataset.folder is not None or not workspace.index_path(dataset.card.dataset_version).is_file():
+            refresh(workspace, dataset)
+    return [read_table(workspace.index_path(dataset.card.dataset_version)) for dataset in datasets]

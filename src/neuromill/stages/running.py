@@ -1,0 +1,269 @@
+"""Run stages: plan, drive shards through an engine, keep the ledger, write the index of what was made."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from neuromill.records import ConfigError, RecordingError
+from neuromill.stages.choosing import choose
+from neuromill.stages.contexts import work_context
+from neuromill.stages.engines import open_engine
+from neuromill.stages.outcomes import Shard, ShardResult, Stage, StageResult, WorkItem
+from neuromill.stages.planning import PastWork, StagePlan, cut_shards, plan_items
+from neuromill.stages.report import Silent
+from neuromill.stages.work import WorkContext, do_item
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from neuromill.catalog.work import WorkKey
+    from neuromill.records import PartId, RecordingId
+    from neuromill.stages.choosing import Chosen
+    from neuromill.stages.engines import Engine
+    from neuromill.stages.outcomes import Outcome
+    from neuromill.stages.pipeline import Pipeline
+    from neuromill.stages.report import Report
+    from neuromill.stages.selection import Selection
+    from neuromill.stages.settings import EngineSettings
+    from neuromill.stages.workspace import Workspace
+
+ITEM_STAGES = (Stage.INGEST, Stage.PREPARE, Stage.TOKENIZE, Stage.EMBED)
+PIPELINE_STAGES = (Stage.INGEST, Stage.PREPARE, Stage.FIT, Stage.TOKENIZE, Stage.TRAIN)
+_BEFORE = {Stage.PREPARE: Stage.INGEST, Stage.TOKENIZE: Stage.PREPARE, Stage.EMBED: Stage.TOKENIZE}
+SILENT = Silent()
+SPLIT_COLUMN = "dataset_split"  # `split` is a BIDS entity
+
+
+def plan_stage(workspace: Workspace, pipeline: Pipeline, selection: Selection, stage: Stage) -> StagePlan:
+    """Say what a stage of recordings still has to do; fetches nothing but listings, changes nothing.
+
+    A recording that failed for good at the stage before is not part of this one.
+
+    Raises
+    ------
+    ConfigError
+        The stage needs something that is not there yet (a fitted tokenizer, a trained model).
+    """
+    chosen = choose(workspace, pipeline, selection)
+    return plan_chosen(workspace, chosen, work_context(workspace, pipeline, chosen, stage), stage)
+
+
+def plan_chosen(workspace: Workspace, chosen: Chosen, context: WorkContext, stage: Stage) -> StagePlan:
+    """Plan a stage for recordings that are chosen already (see ``plan_stage``)."""
+    identity = context.identity(stage)
+    failed_before = _failed(workspace, chosen, context, _BEFORE.get(stage))
+    items = [
+        WorkItem(stage, identity, recording, recording.input_digest)
+        for recording in chosen.recordings
+        if recording.id not in failed_before
+    ]
+    todo, done, failed = plan_items(
+        items,
+        _past(workspace, chosen, stage, identity),
+        is_there=lambda recording: _is_there(workspace, context, chosen, stage, recording),
+    )
+    return StagePlan(stage, identity, tuple(todo), tuple(done), tuple(failed))
+
+
+def run_shard(
+    workspace: Workspace,
+    pipeline: Pipeline,
+    selection: Selection,
+    shard: Shard,
+    engine: EngineSettings | None = None,
+    report: Report = SILENT,
+) -> ShardResult:
+    """Drive the recordings of one shard through an engine of its own and write the ledger."""
+    stage = shard.items[0].stage
+    context = work_context(workspace, pipeline, choose(workspace, pipeline, selection), stage)
+    with open_engine(engine or workspace.settings.engine) as running:
+        return drive(workspace, context, shard, running, report)
+
+
+def drive(workspace: Workspace, context: WorkContext, shard: Shard, engine: Engine, report: Report) -> ShardResult:
+    """Drive one shard through an engine that is open already; the ledger is written as outcomes come."""
+    from neuromill.catalog.work import Work, WorkKey
+
+    ledger = workspace.ledger
+    keys = {id(item): WorkKey.of(item.recording.id, item.stage.value, item.identity) for item in shard.items}
+    ledger.expect([Work(keys[id(item)], item.input_digest) for item in shard.items])
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    attempts: dict[WorkKey, int] = {}
+    for item in shard.items:
+        attempt = ledger.start(keys[id(item)], worker=worker)
+        if attempt is not None:
+            attempts[keys[id(item)]] = attempt
+    mine = [item for item in shard.items if keys[id(item)] in attempts]
+    total = ShardResult()
+    for outcome in engine.run(partial(do_item, context), mine):
+        key = WorkKey.of(outcome.item.recording.id, outcome.item.stage.value, outcome.item.identity)
+        total += _note(workspace, outcome, key, attempts[key])
+        report.advance(1, outcome.item.recording.id.name)
+        if outcome.code is not None:
+            report.say(f"{outcome.item.recording.id}: {outcome.code.value}: {outcome.message}")
+    return total
+
+
+def _note(workspace: Workspace, outcome: Outcome, key: WorkKey, attempt: int) -> ShardResult:
+    if outcome.code is None:
+        workspace.ledger.finish(
+            key, attempt=attempt, seconds=outcome.seconds, bytes_out=outcome.bytes_out, facts=outcome.facts
+        )
+        return ShardResult(done=1, bytes_out=outcome.bytes_out)
+    error = RecordingError(outcome.code, outcome.message, next_step=outcome.next_step)
+    workspace.ledger.fail(key, error, attempt=attempt, seconds=outcome.seconds)
+    return ShardResult(failed=1)
+
+
+def finish_stage(workspace: Workspace, pipeline: Pipeline, selection: Selection, stage: Stage) -> None:
+    """Write the index of each store that the stage fills, from the groups' own manifests."""
+    chosen = choose(workspace, pipeline, selection)
+    _write_indexes(workspace, chosen, work_context(workspace, pipeline, chosen, stage), stage)
+
+
+def _write_indexes(workspace: Workspace, chosen: Chosen, context: WorkContext, stage: Stage) -> None:
+    from neuromill.catalog.index import read_index
+    from neuromill.store.index import rebuild_index
+
+    if stage is Stage.INGEST:
+        return
+    for dataset in chosen.datasets:
+        version = dataset.card.dataset_version
+        store = workspace.store(version, stage, context.identity(stage))
+        if store.is_dir():
+            everything = read_index(workspace.index_path(version))
+            rebuild_index(store, extra={r.id.name: {SPLIT_COLUMN: chosen.split_of(r)} for r in everything})
+
+
+def run_stage(
+    workspace: Workspace, pipeline: Pipeline, selection: Selection, stage: Stage, report: Report = SILENT
+) -> StageResult:
+    """Run one stage to its end; what is done already is not done again.
+
+    Raises
+    ------
+    ConfigError
+        The stage needs something that is not there yet.
+    NeuroMillError
+        ``fit``: the gate refuses the tokenizer.
+    """
+    if stage in ITEM_STAGES:
+        return _run_items(workspace, pipeline, selection, stage, report)
+    from neuromill.stages.fitting import fit_tokenizer
+    from neuromill.stages.training import train_model
+
+    function = fit_tokenizer if stage is Stage.FIT else train_model
+    return function(workspace, pipeline, selection, report)
+
+
+def run_pipeline(
+    workspace: Workspace,
+    pipeline: Pipeline,
+    selection: Selection,
+    *,
+    until: Stage | None = None,
+    report: Report = SILENT,
+) -> tuple[StageResult, ...]:
+    """Run all stages in order, or up to and including ``until``."""
+    if until is not None and until not in PIPELINE_STAGES:
+        raise ConfigError(f"{until.value!r} is not a stage of a pipeline run", where="--until")
+    last = PIPELINE_STAGES.index(until or PIPELINE_STAGES[-1])
+    return tuple(run_stage(workspace, pipeline, selection, stage, report) for stage in PIPELINE_STAGES[: last + 1])
+
+
+def _run_items(
+    workspace: Workspace, pipeline: Pipeline, selection: Selection, stage: Stage, report: Report
+) -> StageResult:
+    begin = time.perf_counter()
+    chosen = choose(workspace, pipeline, selection)
+    context = work_context(workspace, pipeline, chosen, stage)
+    with _hold(workspace, chosen, context, stage, selection.part):
+        plan = plan_chosen(workspace, chosen, context, stage)
+        total = ShardResult()
+        if plan.todo:
+            report.begin(stage.value, len(plan.todo), "recordings")
+            with open_engine(workspace.settings.engine) as engine:
+                for shard in cut_shards(plan.todo, workspace.settings.shards):
+                    total += drive(workspace, context, shard, engine, report)
+            report.end(f"{total.done} done, {total.failed} failed")
+        _write_indexes(workspace, chosen, context, stage)
+    return StageResult(
+        stage=stage,
+        identity=plan.identity,
+        found=plan.found,
+        already_done=len(plan.done),
+        done=total.done,
+        failed=total.failed + len(plan.failed),
+        seconds=time.perf_counter() - begin,
+        bytes_out=total.bytes_out,
+        note="" if plan.todo else "nothing to do",
+    )
+
+
+@contextmanager
+def hold_stage(workspace: Workspace, pipeline: Pipeline, selection: Selection, stage: Stage) -> Iterator[None]:
+    """Keep other runs of the same work out, and take back what a killed run left as running.
+
+    The lock belongs to this machine and is let go by the kernel when its holder dies. It is per dataset version,
+    stage, identity and part, so that different work and the parts of ``--part i/N`` go on side by side.
+    """
+    chosen = choose(workspace, pipeline, selection)
+    context = work_context(workspace, pipeline, chosen, stage)
+    with _hold(workspace, chosen, context, stage, selection.part):
+        yield
+
+
+@contextmanager
+def _hold(
+    workspace: Workspace, chosen: Chosen, context: WorkContext, stage: Stage, part_id: PartId | None
+) -> Iterator[None]:
+    from neuromill.catalog.work import Scope
+    from neuromill.sources.locking import exclusive
+
+    identity = context.identity(stage)
+    part = f"-{part_id.index}of{part_id.count}" if part_id else ""
+    with ExitStack() as stack:
+        for dataset in sorted(chosen.datasets, key=lambda d: d.card.id):
+            version = dataset.card.dataset_version
+            name = f"{version}-{stage.value}-{identity}{part}.lock"
+            stack.enter_context(exclusive(workspace.home / "locks" / name))
+            if not part:
+                workspace.ledger.release_running(Scope(version, stage.value, identity))
+        yield
+
+
+def _past(workspace: Workspace, chosen: Chosen, stage: Stage, identity: str) -> dict[RecordingId, PastWork]:
+    from neuromill.catalog.work import Scope, WorkState
+
+    rows = [
+        row
+        for dataset in chosen.datasets
+        for row in workspace.ledger.rows(Scope(dataset.card.dataset_version, stage.value, identity))
+    ]
+    return {row.key.recording_id: PastWork(row.state is WorkState.DONE, row.code, row.input_digest) for row in rows}
+
+
+def _failed(workspace: Workspace, chosen: Chosen, context: WorkContext, stage: Stage | None) -> set[RecordingId]:
+    """Recordings that failed at a stage, under the identity the next one builds on, with the input they have now."""
+    if stage is None:
+        return set()
+    past = _past(workspace, chosen, stage, context.identity(stage))
+    now = {recording.id: recording.input_digest for recording in chosen.recordings}
+    return {name for name, work in past.items() if work.code is not None and work.input_digest == now.get(name)}
+
+
+def _is_there(workspace: Workspace, context: WorkContext, chosen: Chosen, stage: Stage, recording: RecordingId) -> bool:
+    """Whether what the ledger calls done is still in place."""
+    from neuromill.store.layout import MANIFEST_FILE, group_name
+
+    if stage is Stage.INGEST:
+        cache = context.raw_cache()
+        members = next(r.members for r in chosen.recordings if r.id == recording)
+        return not context.pipeline.keep_raw or all(cache.find(member) is not None for member in members)
+    store = workspace.store(recording.dataset_version, stage, context.identity(stage))
+    return (store / group_name(recording.name) / MANIFEST_FILE).is_file()

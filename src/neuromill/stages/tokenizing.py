@@ -1,0 +1,94 @@
+"""Tokenize: one prepared recording to its published codes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neuromill.records import FailureCode, RecordingError
+from neuromill.stages.channels import channel_table, good_channels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from neuromill.stages.outcomes import WorkItem
+    from neuromill.stages.work import Made, WorkContext
+    from neuromill.store.attributes import TokenAttributes
+    from neuromill.store.contents import IndexedRecording
+    from neuromill.tokenizers.protocol import Tokenizer
+
+
+def tokenize_recording(context: WorkContext, item: WorkItem) -> Made:
+    """Encode what the prepared store holds (not what was in memory before it was rounded) and publish the codes.
+
+    Raises
+    ------
+    RecordingError
+        ``unit_conflict`` where the recording was prepared at another rate than the tokenizer works at.
+    """
+    from neuromill.stages.work import Made
+    from neuromill.store.reader import StoreReader
+    from neuromill.store.writer import TokenWriter
+    from neuromill.tokenizers.encoding import encode_segments, grid_for, usage_of
+
+    tokenizer, name = context.tokenizer(), item.recording.id.name
+    with StoreReader.of_groups(context.prepared_store(item), (name,)) as reader:
+        signal = reader.recording(name)
+        _require_rate(signal, tokenizer)
+        grid = grid_for(tokenizer, context.pipeline.tokenize, signal.n_rows)
+        channels = channel_table(reader, name)
+        good = good_channels(channels)
+        usage = np.zeros((tokenizer.n_quantizers, tokenizer.codebook_size), np.int64)
+
+        def read(start: int, stop: int) -> NDArray[np.float32]:
+            return reader.read_physical(name, start, stop)
+
+        with TokenWriter(
+            context.store(item),
+            name,
+            n_channels=signal.n_channels,
+            n_quantizers=tokenizer.n_quantizers,
+            codebook_size=tokenizer.codebook_size,
+        ) as writer:
+            for part in encode_segments(tokenizer, read, grid.segments, context.pipeline.tokenize):
+                writer.write_segment(part.codes, part.scale, part.segment.n_valid_samples)
+                usage += usage_of(tokenizer, part.codes, good).counts
+            attributes = _attributes(context, item, signal, tokenizer)
+            published = writer.publish(attributes, channels, usage=usage, replace=True)
+    facts = {"n_frames": grid.n_frames, "n_channels": signal.n_channels, "n_segments": len(grid.segments)}
+    return Made(bytes_out=published.n_bytes, adopted=not published.created, facts=facts)
+
+
+def _require_rate(signal: IndexedRecording, tokenizer: Tokenizer) -> None:
+    sfreq = float(signal.attributes["sfreq"])
+    if sfreq != tokenizer.sfreq:
+        raise RecordingError(
+            FailureCode.UNIT_CONFLICT,
+            f"prepared at {sfreq:g} Hz, the tokenizer works at {tokenizer.sfreq:g} Hz",
+            where=signal.name,
+            next_step="set prepare.steps.resample.sfreq to the tokenizer's rate",
+        )
+
+
+def _attributes(
+    context: WorkContext, item: WorkItem, signal: IndexedRecording, tokenizer: Tokenizer
+) -> TokenAttributes:
+    from neuromill.store.attributes import TokenAttributes, recording_facts
+
+    grid = context.pipeline.tokenize
+    segment_samples = max(1, int(round(grid.segment_seconds * tokenizer.sfreq, 6)) // tokenizer.hop_samples)
+    kept = {name: signal.attributes[name] for name in ("line_freq", "highpass", "lowpass")}
+    return TokenAttributes.model_validate(
+        recording_facts(item.recording)
+        | kept
+        | {
+            "sfreq": tokenizer.sfreq,
+            "frame_rate": tokenizer.sfreq / tokenizer.hop_samples,
+            "hop_samples": tokenizer.hop_samples,
+            "segment_samples": segment_samples * tokenizer.hop_samples,
+            "precision": grid.precision,
+            "tokenizer": tokenizer.digest,
+            "pipeline": context.pipeline_attributes(item),
+        }
+    )

@@ -1,0 +1,178 @@
+"""What runs in a worker: one item, from its identity to its outcome, behind the one guard that may catch anything."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuromill.records import FailureCode, RecordingError
+from neuromill.stages.identities import RAW_IDENTITY, prepare_config, prepare_identity
+from neuromill.stages.outcomes import Outcome, Stage, WorkItem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from neuromill.sources.cache import RawCache
+    from neuromill.sources.protocol import Source
+    from neuromill.stages.datasets import Dataset
+    from neuromill.stages.pipeline import Pipeline
+    from neuromill.stages.settings import Settings
+    from neuromill.tokenizers.tokenizer import RvqTokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a stage function made of one recording; ``adopted`` where the very bytes were there already."""
+
+    bytes_out: int
+    adopted: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkContext:
+    """Everything a worker needs besides the item. Picklable; settings and paths, never arrays or open files.
+
+    Attributes
+    ----------
+    tokenizer_source, tokenizer_revision
+        Folder or hub id of the fitted tokenizer; "" before there is one.
+    model_folder
+        Folder of the trained model, for ``embed``.
+    token_identity, feature_identity
+        Identities that depend on a fitted tokenizer or a trained model; "" before there is one.
+    """
+
+    settings: Settings
+    pipeline: Pipeline
+    datasets: tuple[Dataset, ...]
+    tokenizer_source: str = ""
+    tokenizer_revision: str = ""
+    model_folder: str = ""
+    token_identity: str = ""
+    feature_identity: str = ""
+
+    def identity(self, stage: Stage) -> str:
+        """Return the identity that the stage's store has under this pipeline."""
+        if stage is Stage.INGEST:
+            return RAW_IDENTITY
+        if stage is Stage.PREPARE:
+            return prepare_identity(self.pipeline)
+        return self.token_identity if stage is Stage.TOKENIZE else self.feature_identity
+
+    def dataset(self, name: str) -> Dataset:
+        """Return the dataset of this name."""
+        return next(dataset for dataset in self.datasets if dataset.card.id == name)
+
+    def source(self, dataset: str) -> Source:
+        """Open the source of a dataset."""
+        return self.dataset(dataset).open(self.settings)
+
+    def line_freq(self, dataset: str) -> float | None:
+        """Line frequency that the card states, for files and sidecars that say nothing."""
+        return self.dataset(dataset).card.line_freq
+
+    def raw_cache(self) -> RawCache:
+        """Return the content-addressed cache of raw files."""
+        from neuromill.sources.cache import RawCache
+
+        return RawCache(self.settings.home / "cache" / "raw")
+
+    def scratch(self) -> Path:
+        """Folder for short-lived trees of links, on the file system of the cache."""
+        folder = self.settings.home / "scratch"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def store(self, item: WorkItem) -> Path:
+        """Folder of the store that the item ends in."""
+        return self._store(item, item.stage, item.identity)
+
+    def prepared_store(self, item: WorkItem) -> Path:
+        """Folder of the prepared signals that ``tokenize`` reads."""
+        return self._store(item, Stage.PREPARE, self.identity(Stage.PREPARE))
+
+    def token_store(self, item: WorkItem) -> Path:
+        """Folder of the codes that ``embed`` reads."""
+        return self._store(item, Stage.TOKENIZE, self.token_identity)
+
+    def tokenizer(self) -> RvqTokenizer:
+        """Return the tokenizer, loaded once per process."""
+        return _load_tokenizer(self.tokenizer_source, self.tokenizer_revision)
+
+    def pipeline_attributes(self, item: WorkItem) -> dict[str, Any]:
+        """Describe the work for a group's attributes: what its identity is made of, so same identity, same bytes."""
+        config: dict[str, Any] = {}
+        if item.stage is Stage.PREPARE:
+            config = prepare_config(self.pipeline)
+        elif item.stage is Stage.TOKENIZE:
+            config = self.pipeline.tokenize.non_defaults()
+        return {"stage": item.stage.value, "identity": item.identity, "config": config}
+
+    def _store(self, item: WorkItem, stage: Stage, identity: str) -> Path:
+        from neuromill.store.layout import StoreId
+
+        return StoreId(str(item.recording.id.dataset_version), stage.value, identity).path(self.settings.home)
+
+
+@lru_cache(maxsize=2)
+def _load_tokenizer(source: str, revision: str) -> RvqTokenizer:
+    from neuromill.tokenizers.files import from_pretrained
+
+    return from_pretrained(source, revision=revision or None)
+
+
+def do_item(context: WorkContext, item: WorkItem) -> Outcome:
+    """Do one item and say what became of it; never raises for anything a recording can cause."""
+    begin = time.perf_counter()
+    try:
+        made = _function(item.stage)(context, item)
+    except RecordingError as error:
+        return Outcome(item, error.code, _text(error), error.next_step, time.perf_counter() - begin)
+    except Exception as error:  # the one guard: a recording nobody foresaw must not stop the others
+        log.debug("item failed recording=%s stage=%s", item.recording.id, item.stage, exc_info=True)
+        return Outcome(item, FailureCode.INTERNAL, _unforeseen(error), _REPORT_IT, time.perf_counter() - begin)
+    seconds = time.perf_counter() - begin
+    return Outcome(
+        item, seconds=seconds, bytes_out=made.bytes_out, adopted=made.adopted, facts={**made.facts, "wall": seconds}
+    )
+
+
+_REPORT_IT = "this is a defect of neuromill: please report it with `neuromill explain RECORDING`"
+
+
+def _function(stage: Stage) -> Callable[[WorkContext, WorkItem], Made]:
+    if stage is Stage.INGEST:
+        from neuromill.stages.preparing import ingest_recording
+
+        return ingest_recording
+    if stage is Stage.PREPARE:
+        from neuromill.stages.preparing import prepare_recording
+
+        return prepare_recording
+    if stage is Stage.TOKENIZE:
+        from neuromill.stages.tokenizing import tokenize_recording
+
+        return tokenize_recording
+    from neuromill.stages.embedding import embed_recording
+
+    return embed_recording
+
+
+def _text(error: RecordingError) -> str:
+    return f"{error.what} [{error.where}]" if error.where else error.what
+
+
+def _unforeseen(error: Exception) -> str:
+    """Name the error and the line it came from, without any value of the data."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = f" at {Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame else ""
+    return f"{type(error).__name__}: {str(error)[:300]}{place}"

@@ -1,0 +1,90 @@
+"""One home folder: cache, catalog, stores, tokenizers, runs, ledger."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from neuromill.records import ConfigError
+from neuromill.stages.datasets import Dataset, dataset_of_folder
+from neuromill.stages.shipped import shipped_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from neuromill.catalog.cards import Card
+    from neuromill.catalog.ledger import Ledger
+    from neuromill.records import DatasetVersion
+    from neuromill.stages.outcomes import Stage
+    from neuromill.stages.pipeline import Pipeline
+    from neuromill.stages.selection import Selection
+    from neuromill.stages.settings import Settings
+
+
+class Workspace:
+    """The places below ``settings.home``, and the ledger. Nothing is created before it is written to."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @property
+    def home(self) -> Path:
+        """The home folder, absolute."""
+        return self.settings.home
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Return the ledger: a SQLite file in the home folder unless the settings name a database."""
+        from neuromill.catalog.ledger import Ledger, sqlite_url
+
+        self.home.mkdir(parents=True, exist_ok=True)
+        return Ledger(self.settings.ledger_url or sqlite_url(self.home / "ledger.sqlite"))
+
+    def close(self) -> None:
+        """Give the ledger's connections back."""
+        if "ledger" in self.__dict__:
+            self.ledger.close()
+            del self.__dict__["ledger"]
+
+    def cards(self) -> tuple[Card, ...]:
+        """Every card: those of the package, of ``<home>/catalogs`` and of the folders the settings name."""
+        from neuromill.catalog.cards import load_cards
+
+        folders = [shipped_folder("catalogs"), *self.settings.catalogs]
+        own = self.home / "catalogs"
+        return load_cards([*folders, own] if own.is_dir() else folders)
+
+    def dataset(self, card_id: str) -> Dataset:
+        """Return the dataset with this card; ``ConfigError`` where there is none."""
+        cards = {card.id: card for card in self.cards()}
+        if card_id not in cards:
+            raise ConfigError(
+                "no card has this id", where=card_id, next_step=f"known: {', '.join(cards)}; see docs/cards.md"
+            )
+        return Dataset(cards[card_id])
+
+    def datasets(self, pipeline: Pipeline, selection: Selection) -> tuple[Dataset, ...]:
+        """Return the datasets a command is about: the folder given with ``--data``, else the pipeline's."""
+        if selection.data is not None:
+            return (dataset_of_folder(selection.data),)
+        if not pipeline.datasets:
+            raise ConfigError("the pipeline names no datasets", where=pipeline.name, next_step="give --data FOLDER")
+        return tuple(self.dataset(name) for name in pipeline.datasets)
+
+    def index_path(self, version: DatasetVersion) -> Path:
+        """Recording index of a dataset version."""
+        return self.home / "catalog" / f"{version}.parquet"
+
+    def store(self, version: DatasetVersion, stage: Stage, identity: str) -> Path:
+        """Folder of one identity of one stage."""
+        from neuromill.store.layout import StoreId
+
+        return StoreId(str(version), stage.value, identity).path(self.home)
+
+    def tokenizer_folder(self, identity: str) -> Path:
+        """Folder of a fitted tokenizer."""
+        return self.home / "tokenizers" / identity
+
+    def run_folder(self, identity: str) -> Path:
+        """Folder of a training run."""
+        return self.home / "runs" / identity
