@@ -1,5 +1,6 @@
 """The OpenNeuro source against a real git repository on disk and a versioned bucket on loopback."""
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -194,6 +195,28 @@ def test_the_mirror_holds_no_blob_of_other_versions(stand_in) -> None:
     assert sum(b"V +" in content for content in contents) == 1  # logs of this version's keys only
 
 
+def test_locks_of_a_killed_git_do_not_stay(stand_in) -> None:
+    stand_in.mirror.plain("README", b"first")
+    stand_in.mirror.tag("1.0.0")
+    source = stand_in.open()
+    source.manifest()
+    for lock in ("shallow.lock", "config.lock", "refs/tags/1.0.1.lock"):
+        (source.mirror.folder / lock).touch()
+    stand_in.mirror.plain("README", b"second")
+    stand_in.mirror.tag("1.0.1")
+    assert stand_in.open().manifest().dataset_version.version == "1.0.1"
+
+
+def test_a_worker_gets_the_settings_and_not_the_files(stand_in) -> None:
+    stand_in.mirror.plain("README", b"x" * 10_000)
+    stand_in.mirror.tag("1.0.0")
+    source = stand_in.open()
+    file = source.manifest().files[0]
+    packed = pickle.dumps(source)
+    assert len(packed) < 5000
+    assert pickle.loads(packed).read(file) == b"x" * 10_000
+
+
 def test_an_unknown_version_names_the_known_ones(stand_in) -> None:
     stand_in.mirror.plain("README", b"x")
     stand_in.mirror.tag("1.0.0")
@@ -221,7 +244,7 @@ def test_a_dataset_that_is_not_there(tmp_path: Path) -> None:
 def test_protocols_that_run_programs_are_off(tmp_path: Path) -> None:
     source = GitMirror(tmp_path / "m.git", f"ext::sh -c touch% {tmp_path}/pwned")
     with pytest.raises(RecordingError):
-        source.tags()
+        source.refs()
     assert not (tmp_path / "pwned").exists()
 
 

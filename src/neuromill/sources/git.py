@@ -57,15 +57,10 @@ class GitMirror:
     folder: Path
     url: str
 
-    def tags(self) -> tuple[str, ...]:
-        """Tags the server has now."""
-        lines = self._remote("ls-remote", "--tags", "--refs", "--", self.url, in_mirror=False).decode().splitlines()
-        return tuple(line.split("\trefs/tags/", 1)[1] for line in lines if "\trefs/tags/" in line)
-
-    def branches(self, refs: Sequence[str]) -> tuple[str, ...]:
-        """Those of ``refs`` the server has now."""
-        lines = self._remote("ls-remote", "--", self.url, *refs, in_mirror=False).decode().splitlines()
-        return tuple(ref for ref in refs if any(line.endswith("\t" + ref) for line in lines))
+    def refs(self) -> frozenset[str]:
+        """Full names of the references the server has now."""
+        lines = self._remote("ls-remote", "--refs", "--", self.url, in_mirror=False).decode().splitlines()
+        return frozenset(line.partition("\t")[2] for line in lines)
 
     def has(self, ref: str) -> bool:
         """Whether the mirror holds this reference."""
@@ -95,7 +90,13 @@ class GitMirror:
     def _fetch(self, refs: Sequence[str], *options: str) -> None:
         if not self.folder.is_dir():
             self._init()
+        self._break_stale_locks()
         self._run("fetch", *self._fetch_options(), *options, _REMOTE, *_refspecs(refs), network=True)
+
+    def _break_stale_locks(self) -> None:
+        """Remove what a killed git left; our own lock is held, so no other git of ours is at work here."""
+        for lock in [*self.folder.glob("*.lock"), *self.folder.glob("refs/**/*.lock")]:
+            lock.unlink(missing_ok=True)
 
     @staticmethod
     def _fetch_options() -> tuple[str, ...]:
@@ -104,6 +105,7 @@ class GitMirror:
     def _init(self) -> None:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         new = self.folder.with_suffix(f".new-{os.getpid()}")
+        shutil.rmtree(new, ignore_errors=True)
         _call(["init", "--quiet", "--bare", "--template=", str(new)])
         _call(["-C", str(new), "remote", "add", _REMOTE, self.url])
         new.rename(self.folder)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from neuromill.sources.annex import AnnexKey, KeyLogs
 
+_TAGS = "refs/tags/"
 _ANNEX_REF = f"refs/heads/{annex.BRANCH}"
 _NUMBERED = re.compile(r"\d+(\.\d+)*")
 _GIT_LOCATOR = re.compile(r"git:(?P<oid>[0-9a-f]{40})@(?P<version>.+)")
@@ -58,10 +59,14 @@ class OpenNeuroSource:
     git_url: str
     bucket: Bucket
     folder: Path
-    _small: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _small: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)  # blob id -> content
 
     def __post_init__(self) -> None:
         check_name(self.dataset)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel to a worker without the remembered files."""
+        return type(self), (self.dataset, self.git_url, self.bucket, self.folder)
 
     @property
     def mirror(self) -> GitMirror:
@@ -76,32 +81,35 @@ class OpenNeuroSource:
     def listing(self, version: str | None = None) -> Listing:
         """See ``protocol.Source``; always asks the mirror's server."""
         mirror = self.mirror
-        version = check_name(version) if version is not None else self._newest(mirror.tags())
-        tag = f"refs/tags/{version}"
-        self._update(mirror, version)
+        if version is not None:
+            check_name(version)
+        refs = mirror.refs()
+        version = version or self._newest(refs)
+        tag = f"{_TAGS}{version}"
+        self._update(mirror, version, refs)
         entries = mirror.tree(tag, sizes=True)
         return _Assembly(self.dataset, version, mirror.commit(tag), entries, self._remember(mirror, entries)).listing(
             lambda keys: read_logs(mirror, keys)
         )
 
-    def _newest(self, tags: Iterable[str]) -> str:
-        version = newest(tags)
+    def _newest(self, refs: Iterable[str]) -> str:
+        version = newest(ref.removeprefix(_TAGS) for ref in refs if ref.startswith(_TAGS))
         if version is None:
             raise RecordingError(
                 FailureCode.UNREACHABLE_UPSTREAM, "the dataset has no published version", where=self.git_url
             )
         return check_name(version)
 
-    def _update(self, mirror: GitMirror, version: str) -> None:
-        tags = mirror.tags()
-        if version not in tags:
-            known = ", ".join(sorted(tags)[-8:]) or "none"
+    def _update(self, mirror: GitMirror, version: str, refs: frozenset[str]) -> None:
+        tag = f"{_TAGS}{version}"
+        if tag not in refs:
+            known = ", ".join(sorted(ref.removeprefix(_TAGS) for ref in refs if ref.startswith(_TAGS))[-8:]) or "none"
             raise ConfigError(
                 f"{self.dataset} has no version {version}",
                 where=self.git_url,
                 next_step=f"choose one of its versions: {known}",
             )
-        mirror.update([f"refs/tags/{version}", *mirror.branches([_ANNEX_REF])])
+        mirror.update([tag, *({_ANNEX_REF} & refs)])
 
     def _remember(self, mirror: GitMirror, entries: Iterable[TreeEntry]) -> dict[str, bytes]:
         small = (e for e in entries if e.size is not None and e.size <= annex.POINTER_MAX_BYTES)
@@ -119,10 +127,10 @@ class OpenNeuroSource:
     def _blob(self, file: SourceFile, oid: str, version: str) -> bytes:
         content = self._small.get(oid)
         if content is None:
-            mirror, tag = self.mirror, f"refs/tags/{version}"
+            mirror, tag = self.mirror, f"{_TAGS}{version}"
             if not mirror.has(tag):
-                self._update(mirror, version)
-            mirror.prefetch(tag)
+                self._update(mirror, version, mirror.refs())
+                mirror.prefetch(tag)
             content = dict(mirror.blobs([oid]))[oid]
         if file.digest and (found := Digest.of(content, file.digest.algorithm)) != file.digest:
             raise mismatch(file.digest, found, file.path)
