@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,7 +25,7 @@ def test_the_buffer_hands_out_any_ascending_spans(cuts, data):
     total = sum(cuts)
     x = np.arange(2 * total, dtype=float).reshape(2, total)
     edges = np.cumsum([0, *cuts])
-    buffer = SlidingBuffer((x[:, a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)), -5)
+    buffer = SlidingBuffer((x[:, a:b] for a, b in pairwise(edges)), -5)
     start = 0
     for _ in range(5):
         start = data.draw(st.integers(start, total - 1))

@@ -68,7 +68,7 @@ def test_filtering_alone_equals_mne_everywhere(data, path):
     assert np.abs(y - oracle).max() < 1e-7 * np.abs(oracle).max()
 
 
-@pytest.mark.parametrize("n_times", [1, 2, 3, 500, 3299, 3301, 6600, 6601, 19799, 20000, 33001])
+@pytest.mark.parametrize("n_times", [2, 3, 500, 3299, 3301, 6600, 6601, 19799, 20000, 33001])
 def test_two_filters_equal_mne_at_every_length(n_times):
     x = 1.0 + np.random.default_rng(n_times).standard_normal((2, n_times))
     chain, y = process((NOTCH, BAND), x, 1000.0, 50.0)

@@ -182,17 +182,28 @@ def _design(steps: Sequence[BaseStep], sfreq: float, line_freq: float | None, wh
     grid, now = None, sfreq
     for step in steps:
         filters = after if grid else before
-        if isinstance(step, Filter):
-            filters.append(design_filter(step, now))
-        elif isinstance(step, NotchFilter):
-            freqs = notch_freqs(step, now, line_freq, where)
-            filters.append(design_notch(step, now, freqs))
-            notched += freqs
-        elif isinstance(step, Resample) and step.sfreq != now:
-            if grid:
-                raise ConfigError("a chain resamples once", next_step="keep the last resample step")
-            grid, now = Grid.between(sfreq, step.sfreq), step.sfreq
+        match step:
+            case Pick():
+                pass
+            case Filter():
+                filters.append(design_filter(step, now))
+            case NotchFilter():
+                freqs = notch_freqs(step, now, line_freq, where)
+                filters.append(design_notch(step, now, freqs))
+                notched += freqs
+            case Resample():
+                grid, now = _resample(step, grid, now)
+            case _:
+                raise ConfigError(f"the chain has no place for the step {type(step).__name__}")
     return _Linear(tuple(before), grid, tuple(after), now, tuple(notched))
+
+
+def _resample(step: Resample, grid: Grid | None, sfreq: float) -> tuple[Grid | None, float]:
+    if step.sfreq == sfreq:
+        return grid, sfreq
+    if grid:
+        raise ConfigError("a chain resamples once", next_step="keep the last resample step")
+    return Grid.between(sfreq, step.sfreq), step.sfreq
 
 
 def _segments(linear: _Linear, n_times: int, n_out: int) -> tuple[Segment, ...]:
