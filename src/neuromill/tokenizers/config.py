@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from neuromill.records import Config, ConfigError
+from neuromill.records import Config
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class BioCodecConfig(Config):
@@ -126,7 +127,7 @@ class FitConfig(Config):
     batch_size: Positive = 256
     steps: Positive = 20_000
     lr: Annotated[float, Field(gt=0)] = 1e-4
-    betas: tuple[Share, Share] = (0.5, 0.9)
+    betas: tuple[Beta, Beta] = (0.5, 0.9)
     warmup_share: Share = 0.25
     warmup_start: Share = 5e-4
     """First learning rate as a share of ``lr``."""
@@ -139,12 +140,6 @@ class FitConfig(Config):
     max_grad_norm: Annotated[float, Field(gt=0)] | None = None
     seed: int = 0
     checkpoint_every: Positive = 1000
-
-    @model_validator(mode="after")
-    def _first_batch_is_enough(self) -> Self:
-        if self.betas[0] >= 1 or self.betas[1] >= 1:
-            raise ConfigError("betas must be below 1", where="fit.betas", next_step="use for example [0.5, 0.9]")
-        return self
 
 
 class GateConfig(Config):

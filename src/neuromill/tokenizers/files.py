@@ -31,8 +31,17 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT, FORMAT_VERSION = "neuromill-tokenizer", 1
-PREFIXES = ("_orig_mod.", "tokenizer.")
-"""What ``torch.compile`` and a MEG-XL checkpoint put before the codec's names; they may stand one after the other."""
+COMPILED = "_orig_mod."
+"""What ``torch.compile`` puts into names."""
+OWNER = "tokenizer."
+"""Where a MEG-XL model keeps its codec."""
+
+
+UNPICKLING_ERRORS = (
+    OSError, RuntimeError, EOFError, ValueError, IndexError, KeyError, TypeError, AttributeError,
+    pickle.UnpicklingError,
+)  # fmt: skip
+"""What torch's restricted unpickler was seen to raise on truncated and foreign files."""
 
 
 def save_pretrained(tokenizer: RvqTokenizer, folder: Path, *, facts: Mapping[str, Any] | None = None) -> Path:
@@ -135,15 +144,7 @@ def import_published(
     ConfigError
         If the file cannot be read without unrestricted unpickling, or names or shapes differ from ``config``.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"not a checkpoint that can be read safely: {reason}",
-            where=str(path),
-            next_step="only tensors and plain values are accepted; save the state dict on its own",
-        ) from error
+    content = _load_safely(path, "only tensors and plain values are accepted: save the state dict on its own")
     network = config or BioCodecConfig()
     codec = _codec_with(network, codec_state(content, str(path)), str(path))
     settings = TokenizerConfig(network=network, normalization=normalization or NormalizationConfig())
@@ -156,12 +157,10 @@ def codec_state(content: Any, where: str = "") -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)} if isinstance(content, dict) else {}
-    stripped = {_strip(name): (name, tensor) for name, tensor in tensors.items()}
-    if any("tokenizer." in name for name in tensors):
-        stripped = {short: pair for short, pair in stripped.items() if "tokenizer." in pair[0]}
-    if not stripped:
+    owned = {name: tensor for name, tensor in tensors.items() if OWNER in name} or tensors
+    if not owned:
         raise ConfigError("no tensors of a codec in this file", where=where, next_step="give a BioCodec checkpoint")
-    return {short: tensor for short, (_, tensor) in stripped.items()}
+    return {_strip(name): tensor for name, tensor in owned.items()}
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -176,21 +175,23 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read back ``save_checkpoint``; refuses anything that is not tensors and plain values."""
+    return dict(_load_safely(path, "delete it to start over"))
+
+
+def _load_safely(path: Path, next_step: str) -> Any:
+    """Unpickle tensors and plain values, nothing else."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UNPICKLING_ERRORS as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            "checkpoint of the fit cannot be read", where=str(path), next_step="delete it to start over"
+            f"not a file that can be read safely: {reason}", where=str(path), next_step=next_step
         ) from error
-    return dict(state)
 
 
 def _strip(name: str) -> str:
-    """Cut everything up to and including the prefixes, in whatever order they stand."""
-    shorter = next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
-    if shorter == name:
-        return name
-    return _strip(shorter)
+    """``model.tokenizer._orig_mod.encoder.x`` -> ``encoder.x``."""
+    return name.rsplit(OWNER, 1)[-1].replace(COMPILED, "")
 
 
 def _codec_with(config: BioCodecConfig, state: Mapping[str, Tensor], where: str) -> BioCodec:

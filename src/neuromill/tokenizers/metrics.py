@@ -93,7 +93,7 @@ def row_scores(output: Tensor, target: Tensor) -> Tensor:
             correlation(output, target),
             si_sdr_db(output, target),
             (output - target).square().mean(dim=-1),
-            target.var(dim=-1, unbiased=False),
+            _centred(target).square().mean(dim=-1),
         ],
         dim=1,
     )
