@@ -65,8 +65,9 @@ def write_signal(store: Path, values: np.ndarray, name: str = "sub-01_meg", **op
 
 
 def read_in_child(reader, pipe) -> None:
-    """Target of a child process: sum of ten frames."""
-    pipe.send(int(reader.read("sub-01_meg", "codes", 10, 20).sum()))
+    """Target of a child process: sums over a file the parent has open, and over one it has not."""
+    sums = [int(reader.read(name, "codes", 10, 20).sum()) for name in ("sub-01_meg", "sub-02_meg")]
+    pipe.send(sums)
     pipe.close()
 
 

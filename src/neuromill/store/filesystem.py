@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -230,12 +231,15 @@ class LocalStaging:
         aside = self._root / f"{STAGING_PREFIX}old-{name}-{os.getpid()}"
         if os.path.lexists(target):
             if not replace:
-                raise StoreError(
-                    "other bytes are published under this name", where=str(target), next_step="replace them on purpose"
-                )
+                raise _taken(target)
             shutil.rmtree(aside, ignore_errors=True)
             target.rename(aside)
-        self._folder.rename(target)
+        try:
+            self._folder.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise _taken(target) from error  # another writer was first, a moment ago
         _fsync_folder(self._root)
         self._unlock()
         shutil.rmtree(aside, ignore_errors=True)
@@ -270,7 +274,11 @@ class _Descriptor:
 
 
 class _Descriptors:
-    """Least recently used descriptors. A forked child starts with an own, empty set and a fresh lock."""
+    """Least recently used descriptors.
+
+    A forked child may use those it inherits (``preadv`` has no position to share), but not a lock that another thread
+    of the parent may hold: it gets its own set as soon as it needs the lock.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -283,16 +291,17 @@ class _Descriptors:
 
     def get(self, path: str) -> _Descriptor:
         """Return an open descriptor; hold the object while using its ``fd``."""
+        found = self._open.get(path)
+        if found is not None and len(self._open) < self._limit:
+            return found  # nothing will be closed soon, so the order of use does not matter; saves 1 us of 2
         if self._pid != os.getpid():
             self._reset()
         with self._lock:
-            found = self._open.get(path)
-            if found is None:
-                found = self._open[path] = _Descriptor(path)
-                if len(self._open) > self._limit:
-                    self._open.popitem(last=False)
-            else:
-                self._open.move_to_end(path)
+            found = self._open.get(path) or _Descriptor(path)
+            self._open[path] = found
+            self._open.move_to_end(path)
+            if len(self._open) > self._limit:
+                self._open.popitem(last=False)
             return found
 
     def clear(self) -> None:
@@ -334,6 +343,12 @@ def _remove_if_dead(path: Path) -> bool:
         return True
     finally:
         os.close(descriptor)
+
+
+def _taken(target: Path) -> StoreError:
+    return StoreError(
+        "other bytes are published under this name", where=str(target), next_step="replace them on purpose"
+    )
 
 
 def _missing(path: str | Path) -> StoreError:
