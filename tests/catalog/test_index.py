@@ -22,7 +22,7 @@ numbers = st.none() | st.floats(min_value=1e-6, max_value=1e9)
 members = st.builds(
     SourceFile,
     path=names,
-    size=st.integers(0, 2**62),
+    size=st.integers(0, 2**60),
     digest=st.none() | st.builds(Digest.of, st.binary(max_size=4), st.sampled_from(["md5", "sha256", "git-sha1"])),
     locator=st.text(max_size=10),
     state=st.sampled_from(FileState),

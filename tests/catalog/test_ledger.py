@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, text
 
 from neuromill.catalog.ledger import Ledger, sqlite_url
 from neuromill.catalog.work import Counts, Happening, Scope, WorkState
-from neuromill.records import ConfigError, DatasetVersion, FailureCode, RecordingError, RecordingId
+from neuromill.records import ConfigError, DatasetVersion, FailureCode, NeuroMillError, RecordingError, RecordingId
 from support.ledger_work import check_two_processes_share_the_work, key, work
 
 ERROR = RecordingError(FailureCode.MAXSHIELD, "recorded with MaxShield", next_step="apply SSS")
@@ -220,6 +220,20 @@ def test_a_file_that_is_no_database_and_one_of_a_newer_program(tmp_path: Path) -
     engine.dispose()
     with pytest.raises(ConfigError, match="schema 99"):
         Ledger(url)
+
+
+def test_a_database_that_breaks_later_is_said_in_one_line(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.expect(work("rec-1"))
+    engine = create_engine(sqlite_url(tmp_path / "ledger.db"))
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE events"))
+    engine.dispose()
+    with pytest.raises(NeuroMillError, match="no such table") as caught:
+        ledger.start(key())
+    assert "\n" not in str(caught.value)
+    row = ledger.row(key())
+    assert row is not None
+    assert (row.state, row.attempts) == ("waiting", 0)  # all of the operation, or nothing of it
 
 
 def test_sqlite_runs_in_wal_mode(ledger: Ledger, tmp_path: Path) -> None:

@@ -132,4 +132,4 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
 
 TestLedgerAgainstModel = LedgerAgainstModel.TestCase
-TestLedgerAgainstModel.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestLedgerAgainstModel.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)

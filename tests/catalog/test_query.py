@@ -45,6 +45,12 @@ def test_query(tables: list[pa.Table]) -> None:
     assert result.as_dicts()[0] == {"subject": "01", "n": 3, "size": 300}
 
 
+def test_indexes_of_different_minor_versions_go_together(tables: list[pa.Table]) -> None:
+    newer = tables[1].append_column("device", pa.array(["Elekta"]))
+    assert len(where([tables[0], newer], "subject = '01'")) == 3
+    assert [str(found) for found in where([tables[0], newer], "device = 'Elekta'")] == ["ds2@1/sub-01_run-1_meg"]
+
+
 def test_no_tables_is_an_empty_table() -> None:
     assert query([], "SELECT count(*) FROM recordings").rows == ((0,),)
     assert where([], "subject = '01'") == ()

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuromill.catalog.cards import Card, load_cards
+from neuromill.catalog.cards import Card, load_card
 from neuromill.catalog.splits import check_expected, check_split, find_leaks
 from neuromill.records import Entities, Recording, RecordingId
 from support.paths import PROJECT
@@ -14,9 +14,11 @@ def recording(subject: str, run: str, dataset: str = "ds1", seconds: float | Non
     return Recording(RecordingId(dataset, "1", name), f"{name}.fif", (), entities, duration_seconds=seconds)
 
 
+SMN4LANG = load_card(PROJECT / "catalogs" / "openneuro" / "ds004078.yaml").model_dump()
+
+
 def card(**splits: object) -> Card:
-    base = load_cards([PROJECT / "catalogs"])[0]
-    return Card.model_validate(base.model_dump() | {"id": "ds1", "splits": splits})
+    return Card.model_validate(SMN4LANG | {"id": "ds1", "splits": splits})
 
 
 EVERYBODY = [recording(subject, str(run)) for subject in ("01", "02") for run in (1, 2)]

@@ -22,9 +22,9 @@ def listing_manifest(folder: Path, version: str = "1.0.0") -> Manifest:
 
 
 def folder_manifest(folder: Path) -> Manifest:
-    """Manifest of a folder on disk, without digests."""
-    files = (p for p in folder.rglob("*") if p.is_file())
-    listed = (SourceFile(p.relative_to(folder).as_posix(), p.stat().st_size) for p in files)
+    """Manifest of a folder on disk, without digests; a link of git-annex is a file, wherever it leads."""
+    files = (p for p in folder.rglob("*") if p.is_file() or p.is_symlink())
+    listed = (SourceFile(p.relative_to(folder).as_posix(), p.lstat().st_size) for p in files)
     return Manifest(DatasetVersion("local", "1"), tuple(sorted(listed, key=lambda f: f.path)))
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
 from neuromill.catalog.tables import KEY, event_table, open_engine, run_table, work_table
 from neuromill.catalog.work import (
@@ -29,7 +30,7 @@ from neuromill.catalog.work import (
     WorkRow,
     WorkState,
 )
-from neuromill.records import ConfigError, FailureCode, RecordingId
+from neuromill.records import ConfigError, FailureCode, NeuroMillError, RecordingId
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -259,13 +260,25 @@ class Ledger:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+        with self._explained(), self._engine.connect().execution_options(writes=True) as connection, connection.begin():
             yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with self._engine.connect() as connection, connection.begin():
+        with self._explained(), self._engine.connect() as connection, connection.begin():
             yield connection
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what the database says (disk full, locked for a minute, server gone) into our error."""
+        try:
+            yield
+        except DBAPIError as error:
+            raise NeuroMillError(
+                f"the ledger cannot be used: {error.orig}",
+                where=self._engine.url.render_as_string(hide_password=True),
+                next_step="nothing was changed; run the command again when the database is well",
+            ) from error
 
     def _expect(self, connection: Connection, batch: Sequence[Work]) -> int:
         rows = [
@@ -338,8 +351,13 @@ class Ledger:
         return _work_row(found)
 
     def _send_back(self, connection: Connection, condition: ColumnElement[bool]) -> list[WorkKey]:
-        change = update(work_table).where(condition).values(**_CLEARED, state=WorkState.WAITING)
-        return sorted(WorkKey(*row) for row in connection.execute(change.returning(*(_c[name] for name in KEY))))
+        """Send rows back to waiting; they are locked in the order of their keys, so that two of these never deadlock."""
+        columns = [_c[name] for name in KEY]
+        found = select(*columns).where(condition).order_by(*columns).with_for_update()
+        keys = [WorkKey(*row) for row in connection.execute(found)]
+        if keys:
+            connection.execute(update(work_table).where(condition).values(**_CLEARED, state=WorkState.WAITING))
+        return keys
 
     def _note(
         self,

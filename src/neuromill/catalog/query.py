@@ -91,7 +91,7 @@ def _connection(tables: Sequence[pa.Table]) -> Iterator[duckdb.DuckDBPyConnectio
 
     from neuromill.catalog.index import index_schema
 
-    combined = pa.concat_tables(tables) if tables else index_schema().empty_table()
+    combined = pa.concat_tables(tables, promote_options="default") if tables else index_schema().empty_table()
     connection = duckdb.connect(":memory:", config={"threads": "1", "memory_limit": "1GB", "temp_directory": ""})
     try:
         connection.register(TABLE, combined)
