@@ -351,7 +351,7 @@ class Ledger:
         return _work_row(found)
 
     def _send_back(self, connection: Connection, condition: ColumnElement[bool]) -> list[WorkKey]:
-        """Send rows back to waiting; they are locked in the order of their keys, so that two of these never deadlock."""
+        """Send rows back to waiting, locked in the order of their keys: two of these never deadlock."""
         columns = [_c[name] for name in KEY]
         found = select(*columns).where(condition).order_by(*columns).with_for_update()
         keys = [WorkKey(*row) for row in connection.execute(found)]
