@@ -11,6 +11,7 @@ from neuromill.sources.git import GitMirror
 from neuromill.sources.opening import Endpoints, open_source
 from neuromill.sources.openneuro import newest
 from support.annexed import REMOTE, annex_key, git, rmet_line
+from support.githttp import backend, git_over_http
 
 DATASET = "ds000042"
 FIF = "sub-01/meg/sub-01_task-rest_meg.fif"
@@ -202,9 +203,11 @@ def test_locks_of_a_killed_git_do_not_stay(stand_in) -> None:
     source.manifest()
     for lock in ("shallow.lock", "config.lock", "refs/tags/1.0.1.lock"):
         (source.mirror.folder / lock).touch()
+    before = source.mirror.folder.stat().st_ino
     stand_in.mirror.plain("README", b"second")
     stand_in.mirror.tag("1.0.1")
     assert stand_in.open().manifest().dataset_version.version == "1.0.1"
+    assert source.mirror.folder.stat().st_ino == before  # gone on with, not cloned again
 
 
 def test_a_worker_gets_the_settings_and_not_the_files(stand_in) -> None:
@@ -284,3 +287,31 @@ def test_real_listings_come_back_whole(stand_in, data: Path, dataset: str) -> No
     found = {f.path: (f.size, f.digest, f.locator[f.locator.index("#") :]) for f in listing.manifest.files}
     assert found == expected
     assert {file.state for file in listing.manifest.files} == {FileState.AVAILABLE}
+
+
+@pytest.mark.skipif(not backend().exists(), reason="git was built without http-backend")
+@pytest.mark.parametrize("filters", [True, False], ids=["blobless", "server without filters"])
+def test_the_mirror_over_http(stand_in, tmp_path: Path, *, filters: bool) -> None:
+    stand_in.mirror.plain("README", b"hello")
+    stand_in.mirror.plain("participants.tsv", b"x" * 50_000)  # larger than what a listing remembers
+    stand_in.store(FIF, b"raw" * 1000)
+    stand_in.mirror.tag("1.0.0")
+    stand_in.mirror.write(tmp_path / "upstream", filters=filters)
+    with git_over_http(tmp_path / "upstream") as address:
+        endpoints = Endpoints(
+            git_url=address + "/{dataset}.git", bucket_url=stand_in.bucket.url, cache_folder=tmp_path / "cache"
+        )
+        source = open_source("openneuro", DATASET, endpoints)
+        files = by_path(source.manifest())
+        assert {path: source.read(file) for path, file in files.items()} == {
+            "README": b"hello",
+            "participants.tsv": b"x" * 50_000,
+            FIF: b"raw" * 1000,
+        }
+        with pytest.raises(RecordingError) as error:
+            open_source("openneuro", "ds000043", endpoints).manifest()
+    assert error.value.code is FailureCode.UNREACHABLE_UPSTREAM
+    assert "id" in error.value.next_step
+    with pytest.raises(RecordingError) as error:
+        source.manifest()  # the server is gone
+    assert error.value.code is FailureCode.UNREACHABLE_UPSTREAM
