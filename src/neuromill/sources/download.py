@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Self
 
-import httpx
-
 from neuromill.records import Config, Digest, FailureCode, RecordingError, new_hasher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import httpx
 
 CHUNK_BYTES = 1 << 20
 _TRANSIENT_STATUS = frozenset({408, 425, 429})
@@ -157,6 +157,8 @@ class Download:
             self.highest = offset
 
     def _complete(self) -> None:
+        import httpx
+
         timeout = httpx.Timeout(self.patience.read_timeout_seconds, connect=self.patience.connect_timeout_seconds)
         with httpx.Client(timeout=timeout, follow_redirects=True) as client:
             fruitless = 0
