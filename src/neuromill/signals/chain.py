@@ -113,6 +113,16 @@ class _Linear:
     notched: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """Of the recording, as far as it decides on memory."""
+
+    sfreq: float
+    n_times: int
+    n_channels: int
+    read_length: int
+
+
 def plan_chain(
     steps: Sequence[BaseStep],
     channels: ChannelTable,
@@ -158,7 +168,7 @@ def plan_chain(
         input_n_times=n_times,
         segments=segments,
         read_length=read_length,
-        facts=_facts(linear, segments, missing, (sfreq, n_times), len(picks) * min(read_length, n_times)),
+        facts=_facts(linear, segments, missing, _Size(sfreq, n_times, len(picks), min(read_length, n_times))),
         where=where,
     )
 
@@ -238,21 +248,19 @@ def _fuse(linear: _Linear, n_times: int, n_out: int) -> Segment:
     return Segment.of(n_times, n_out, linear.grid, fir if len(fir.taps) > 1 else None)
 
 
-def _facts(
-    linear: _Linear, segments: tuple[Segment, ...], missing: tuple[str, ...], size: tuple[float, int], read: int
-) -> ChainFacts:
-    sfreq, n_times = size
-    seconds = n_times / sfreq
-    lengths = [(len(fir.taps), len(fir.taps) / sfreq) for fir in linear.before]
+def _facts(linear: _Linear, segments: tuple[Segment, ...], missing: tuple[str, ...], size: _Size) -> ChainFacts:
+    seconds = size.n_times / size.sfreq
+    lengths = [(len(fir.taps), len(fir.taps) / size.sfreq) for fir in linear.before]
     lengths += [(len(fir.taps), len(fir.taps) / linear.sfreq) for fir in linear.after]
-    n_channels = read // min(n_times, read)
+    # A piece as read, cleaned, and the one before it still in the buffer.
+    reading = 3 * SAMPLE_BYTES * size.n_channels * size.read_length
     return ChainFacts(
         filter_lengths=tuple(n for n, _ in lengths),
         shorter_than_filter=any(length > seconds for _, length in lengths),
         fused=len(segments) == 1,
         notch_freqs=linear.notched,
         missing_channels=missing,
-        passband_end=PASSBAND * min(sfreq, linear.sfreq) / 2 if linear.grid else None,
-        upsampled=linear.sfreq > sfreq,
-        peak_bytes=2 * SAMPLE_BYTES * read + max(s.peak_bytes(n_channels) for s in segments),
+        passband_end=PASSBAND * min(size.sfreq, linear.sfreq) / 2 if linear.grid else None,
+        upsampled=linear.sfreq > size.sfreq,
+        peak_bytes=reading + max(segment.peak_bytes(size.n_channels) for segment in segments),
     )

@@ -53,7 +53,7 @@ class Segment:
         from scipy.fft import next_fast_len
 
         overlap = 2 * fir.reach if fir else 0
-        block = max(MIN_FFT, 1 << (2 * overlap).bit_length())
+        block = max(MIN_FFT, 1 << (overlap * 3 // 2).bit_length())
         n_fft = min(block, next_fast_len(n_out + overlap, real=True))
         return cls(n_in, n_out, grid, fir, n_fft, n_fft - overlap)
 
@@ -64,11 +64,11 @@ class Segment:
 
     def peak_bytes(self, n_channels: int) -> int:
         """Estimate of the bytes held while running: buffers, matrix, transforms."""
-        held = n_channels * (3 * self.n_fft + self.hop)
+        held = n_channels * (3 * self.n_fft + 2 * self.hop)
         if self.grid:
             start, stop = self.grid.span(0, self.grid.block)
             held += (stop - start) * (3 * n_channels + 4 * self.grid.block)
-        return 8 * held + 6 * GROUP_BYTES
+        return 8 * held + 4 * min(GROUP_BYTES, 8 * n_channels * self.n_fft)
 
     def run(self, read: Read, read_length: int) -> Iterator[NDArray[np.float64]]:
         """Blocks [channel, time] float64 of the output, in order; ``hop`` samples each but the last."""
