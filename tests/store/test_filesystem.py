@@ -1,3 +1,4 @@
+import fcntl
 import os
 from pathlib import Path
 
@@ -121,3 +122,22 @@ def test_only_folders_so_far(tmp_path: Path) -> None:
     assert open_file_system(str(tmp_path)).location == str(tmp_path)
     with pytest.raises(ConfigError, match="no file system for s3://"):
         open_file_system("s3://bucket/stores")
+
+
+def test_a_folder_taken_away_before_it_is_locked_is_made_again(
+    fs: LocalFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = fcntl.flock, []
+
+    def flock(descriptor: int, operation: int) -> None:
+        if not calls:
+            calls.append(fs.clean_leftovers)
+            assert fs.clean_leftovers() == [f".tmp-g.zarr-{os.getpid()}"]
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    staging = fs.stage("g.zarr")
+    with staging.create("x") as sink:
+        sink.write(b"1")
+    staging.publish("g.zarr", replace=False)
+    assert fs.read_bytes("g.zarr/x") == b"1"

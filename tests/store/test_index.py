@@ -41,6 +41,7 @@ def test_rebuilding_gives_the_same_bytes(store: Path) -> None:
     (store / ".tmp-sub-03_meg.zarr-1").mkdir()
     rebuild_index(store)
     assert (store / "index.parquet").read_bytes() == first
+    assert sorted(p.name for p in store.iterdir()) == ["index.parquet", *(f"{name}.zarr" for name in NAMES)]
 
 
 def test_extra_columns(store: Path) -> None:

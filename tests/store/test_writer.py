@@ -4,6 +4,7 @@ import os
 import signal as signals
 import subprocess
 import sys
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -277,69 +278,82 @@ def test_features_round_trip(dtype: str, tmp_path: Path) -> None:
 
 
 KILLED = """
-import sys
-from itertools import pairwise
+import os, signal as signals, sys
 from pathlib import Path
-import numpy as np
-from neuromill.store import filesystem
 from support.stores import signal, write_signal
 
-# SIGKILL at the n-th durable step: every file closed and every folder synced is one.
-import os, signal as signals
-step = {"n": 0}
-def maybe_die(*_):
-    step["n"] += 1
-    if step["n"] == int(sys.argv[2]):
-        os.kill(os.getpid(), signals.SIGKILL)
-real = os.fsync
-def fsync(descriptor):
-    maybe_die()
-    real(descriptor)
-    maybe_die()
-os.fsync = fsync
-write_signal(Path(sys.argv[1]), signal(3000, 3), max_shard_bytes=10_000)
-print(step["n"])
+def run(store, last_step):
+    # SIGKILL at the n-th durable step: before and after every sync of a file or a folder.
+    real, steps = os.fsync, [0]
+    def fsync(descriptor):
+        for sync in (lambda: real(descriptor), lambda: None):
+            steps[0] += 1
+            if steps[0] == last_step:
+                os.kill(os.getpid(), signals.SIGKILL)
+            sync()
+    os.fsync = fsync
+    write_signal(store, signal(3000, 3), max_shard_bytes=10_000)
+    return steps[0]
+
+folder = Path(sys.argv[1])
+n_steps = run(folder / "whole", 0)
+for step in [int(argument) for argument in sys.argv[2:]] or range(1, n_steps + 1):
+    child = os.fork()
+    if child == 0:
+        run(folder / str(step), step)
+        os._exit(0)
+    print(step, os.WTERMSIG(os.waitpid(child, 0)[1]))
 """
 
 
-def run_and_kill(store: Path, step: int) -> subprocess.CompletedProcess[str]:
+def kill_writers(folder: Path, *steps: int) -> dict[str, int]:
+    """Write one store whole and, for each step, one whose writer is killed there; returns the signal by folder."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.run(
-        [sys.executable, "-c", KILLED, str(store), str(step)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", KILLED, str(folder), *map(str, steps)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines()}
+
+
+def check_after_kill(store: Path, wanted: dict[str, str]) -> tuple[str, ...]:
+    """Nothing or everything is visible, nothing stays after cleaning, a rerun gives the same bytes."""
+    groups = list_groups(store)
+    assert verify_store(store) == ()
+    with StoreReader.of_groups(store) as reader:
+        assert [r.name for r in reader.recordings] == list(groups)
+    clean_leftovers(store)
+    assert [p.name for p in store.iterdir()] == [f"{g}.zarr" for g in groups]
+    write_signal(store, signal(3000, 3), max_shard_bytes=10_000)
+    assert tree(store) == wanted
+    return groups
+
+
+def test_a_killed_writer_leaves_nothing_a_reader_can_see(tmp_path: Path) -> None:
+    assert kill_writers(tmp_path, 1, 9) == {"1": signals.SIGKILL, "9": signals.SIGKILL}
+    wanted = tree(tmp_path / "whole")
+    assert any(name.startswith(".tmp-") for name in os.listdir(tmp_path / "9"))  # noqa: PTH208
+    assert {check_after_kill(tmp_path / step, wanted) for step in ("1", "9")} == {()}
 
 
 @pytest.mark.slow
 def test_killed_at_any_step_nothing_or_everything_is_visible(tmp_path: Path) -> None:
-    whole = run_and_kill(tmp_path / "whole", 0)
-    n_steps = int(whole.stdout)
-    assert n_steps > 20
+    ends = kill_writers(tmp_path)
+    assert len(ends) > 40
+    assert set(ends.values()) == {signals.SIGKILL}
     wanted = tree(tmp_path / "whole")
-    seen = set()
-    for step in range(1, n_steps + 1):
-        store = tmp_path / str(step)
-        assert run_and_kill(store, step).returncode == -signals.SIGKILL
-        groups = list_groups(store)
-        seen.add(groups)
-        assert verify_store(store) == ()
-        with StoreReader.of_groups(store) as reader:
-            assert [r.name for r in reader.recordings] == list(groups)
-        clean_leftovers(store)
-        assert [p.name for p in store.iterdir()] == [f"{g}.zarr" for g in groups]
-        write_signal(store, signal(3000, 3), max_shard_bytes=10_000)
-        assert tree(store) == wanted
-    assert seen == {(), (NAME,)}  # the last step is the sync of the parent, after the rename
+    seen = [check_after_kill(tmp_path / step, wanted) for step in ends]
+    assert seen == [()] * (len(ends) - 2) + [(NAME,)] * 2  # the last two surround the sync after the rename
 
 
-def test_a_killed_writer_is_cleaned_up(tmp_path: Path) -> None:
-    assert run_and_kill(tmp_path, 5).returncode == -signals.SIGKILL
-    assert list_groups(tmp_path) == ()
-    assert [name.startswith(f".tmp-{NAME}.zarr-") for name in clean_leftovers(tmp_path)] == [True]
-    assert list(tmp_path.iterdir()) == []
+def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
+    block = signal(500, 1000)
+    tracemalloc.start()
+    with SignalWriter(tmp_path, NAME, n_channels=1000, sfreq=50.0) as writer:
+        for _ in range(40):  # 80 MB of float32
+            writer.write(block)
+        writer.publish(signal_attributes(), channel_table(1000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40e6
 
 
 def test_attributes_say_what_a_reader_needs(tmp_path: Path) -> None:

@@ -211,9 +211,7 @@ class LocalStaging:
         self._folder = root / f"{STAGING_PREFIX}{name}-{os.getpid()}"
         if self._folder.exists() and not _remove_if_dead(self._folder):
             raise StoreError("already being written", where=str(self._folder), next_step="use one writer")
-        self._folder.mkdir(parents=True)
-        self._lock: int | None = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._lock: int | None = _make_locked(self._folder)
 
     @contextmanager
     def create(self, path: str) -> Iterator[Sink]:
@@ -325,6 +323,20 @@ def _fsync_folder(path: Path) -> None:
     try:
         os.fsync(descriptor)
     finally:
+        os.close(descriptor)
+
+
+def _make_locked(folder: Path) -> int:
+    """Make a folder and lock it; once more where a cleaner took it for a leftover in between."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:  # 0 once it is removed
+            return descriptor
         os.close(descriptor)
 
 

@@ -35,7 +35,7 @@ INDEX_FORMAT = {"format": "neuromill-index", "format_version": "1"}
 
 
 def rebuild_index(store: str | Path, *, extra: Mapping[str, Mapping[str, str]] | None = None) -> int:
-    """Write ``index.parquet`` from the groups in the store; returns the number of recordings.
+    """Remove what killed writers left, write ``index.parquet`` from the groups; returns the number of recordings.
 
     Parameters
     ----------
@@ -52,6 +52,7 @@ def rebuild_index(store: str | Path, *, extra: Mapping[str, Mapping[str, str]] |
         If an extra column has the name of one of the index.
     """
     fs = open_file_system(store)
+    fs.clean_leftovers()
     recordings = [describe_group(fs, name) for name in list_recordings(fs)]
     fs.replace_bytes(INDEX_FILE, index_bytes(recordings, extra or {}))
     fs.close()
