@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ class RvqTokenizer:
     """
 
     config: TokenizerConfig
-    codec: BioCodec
+    codec: BioCodec = field(repr=False)
 
     def __post_init__(self) -> None:
         self.codec.eval().requires_grad_(requires_grad=False)
