@@ -1,4 +1,4 @@
-"""Batches of tokens: threads fill a ring of buffers that is allocated once.
+"""Batches of tokens: threads fill a ring of buffers that is allocated once per epoch.
 
 Threads, not processes: reading releases the interpreter lock, and a worker process would copy every batch through
 shared memory (measured with stock loaders: 473 windows per second from two processes, 7,092 from two threads).
@@ -220,8 +220,9 @@ class BatchLoader:
 
 
 def _widen(column: NDArray[Any], width: int) -> NDArray[Any]:
-    padding = [(0, width - len(column)), *[(0, 0)] * (column.ndim - 1)]
-    return np.pad(column, padding)
+    wide = np.zeros((width, *column.shape[1:]), dtype=column.dtype)
+    wide[: len(column)] = column
+    return wide
 
 
 def _real_frames(windows: Sequence[Window], n_frames: int) -> Tensor | None:

@@ -37,8 +37,10 @@ def _scaled(config: MaskingConfig, n_frames: int, rng: np.random.Generator) -> N
     blocks = (np.arange(n_frames) + rng.integers(block)) // block
     n_blocks = int(blocks[-1]) + 1
     n_hidden = int(np.floor(config.share * n_blocks + rng.random()))
-    hidden = rng.choice(n_blocks, size=min(max(n_hidden, 1), n_blocks - 1), replace=False)
-    return np.isin(blocks, hidden)
+    hidden = np.zeros(n_blocks, dtype=np.bool_)
+    hidden[rng.choice(n_blocks, size=min(max(n_hidden, 1), n_blocks - 1), replace=False)] = True
+    mask: NDArray[np.bool_] = hidden[blocks]
+    return mask
 
 
 def _published(config: MaskingConfig, n_frames: int, rng: np.random.Generator) -> NDArray[np.bool_]:
