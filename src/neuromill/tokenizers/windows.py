@@ -12,6 +12,8 @@ from neuromill.records import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from neuromill.tokenizers.config import FitConfig
+
 
 @dataclass(frozen=True, slots=True)
 class WindowPick:
@@ -79,3 +81,16 @@ class WindowPlan:
         channels: Sequence[int] = self.channels[recording]
         chosen = rng.choice(len(channels), size=min(n_rows, len(channels)), replace=False)
         return WindowPick(recording, int(rng.integers(n_starts)), tuple(sorted(channels[int(i)] for i in chosen)))
+
+
+def plan_windows(
+    config: FitConfig, *, sfreq: float, n_times: Sequence[int], channels: Sequence[Sequence[int]]
+) -> WindowPlan:
+    """Make the plan that a fit's settings ask for, over recordings of ``n_times`` samples with these good channels."""
+    return WindowPlan(
+        n_times=tuple(n_times),
+        channels=tuple(tuple(rows) for rows in channels),
+        window_samples=max(1, round(config.segment_seconds * sfreq)),
+        rows=config.batch_size,
+        seed=config.seed,
+    )
