@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "reports": NEUTRAL | {"store", "catalog"},
     "synthetic": NEUTRAL,
     "stages": NEUTRAL
-    | {"catalog", "sources", "readers", "signals", "store", "tokenizers", "models", "training", "reports"},
+    | {"catalog", "sources", "readers", "signals", "store", "tokenizers", "models", "training", "reports", "synthetic"},
 }
 TOP = {"cli", "service"}  # these sit on top and may import everything below
 FORBIDDEN_LIBRARIES = {"prefect", "prefect_dask", "neuromill_flows"}

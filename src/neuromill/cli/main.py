@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from cyclopts import App
 
 from neuromill import __version__
-from neuromill.cli import catalog, look, shards, work
+from neuromill.cli import catalog, demo, look, shards, work
 from neuromill.records import NeuroMillError
 
 # Libraries that would ask a server of theirs about versions or usage are told not to.
@@ -24,6 +24,7 @@ app = App(
     version=__version__,
     help_flags=["--help", "-h"],
 )
+demo.register(app)
 catalog.register(app)
 work.register(app)
 shards.register(app)

@@ -144,24 +144,10 @@ def show_results(results: tuple[StageResult, ...], *, as_json: bool) -> None:
     import sys
 
     if as_json:
-        print_json([_result(result) for result in results])
+        print_json([result_document(result) for result in results])
     else:
-        rows = [
-            (
-                r.stage.value,
-                r.identity,
-                r.found,
-                r.already_done,
-                r.done,
-                r.failed,
-                size(r.bytes_out),
-                duration(r.seconds),
-                r.note,
-            )
-            for r in results
-        ]
         columns = ("stage", "identity", "found", "already done", "done", "failed", "written", "time", "note")
-        print_table("", columns, rows)
+        print_table("", columns, [stage_row(result) for result in results])
     failed = sum(result.failed for result in results)
     if failed and not as_json:
         say(f"{failed} failures: `neuromill status` lists them, `neuromill explain RECORDING` says why")
@@ -169,7 +155,14 @@ def show_results(results: tuple[StageResult, ...], *, as_json: bool) -> None:
         sys.exit(FAILED_SOME)
 
 
-def _result(result: StageResult) -> dict[str, Any]:
+def stage_row(result: StageResult) -> tuple[object, ...]:
+    """One line of the table of stages."""
+    counts = (result.found, result.already_done, result.done, result.failed)
+    return (result.stage.value, result.identity, *counts, size(result.bytes_out), duration(result.seconds), result.note)
+
+
+def result_document(result: StageResult) -> dict[str, Any]:
+    """JSON values of one stage result."""
     return {
         "stage": result.stage.value,
         "identity": result.identity,

@@ -25,7 +25,7 @@ def work_context(workspace: Workspace, pipeline: Pipeline, chosen: Chosen, stage
     ConfigError
         ``tokenize`` without a fitted tokenizer, ``embed`` without a trained model.
     """
-    context = WorkContext(workspace.settings, pipeline, chosen.datasets)
+    context = WorkContext(workspace.settings, pipeline, tuple(dataset.origin for dataset in chosen.datasets))
     if stage in (Stage.TOKENIZE, Stage.TRAIN, Stage.EMBED):
         context = _with_tokenizer(workspace, chosen, context)
     if stage is Stage.EMBED:

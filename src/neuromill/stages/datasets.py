@@ -17,20 +17,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What a worker has to know of a dataset: where its bytes come from, and the line frequency its card states."""
+
+    dataset: str
+    archive: str
+    folder: Path | None
+    line_freq: float | None
+
+    def open(self, settings: Settings) -> Source:
+        """Open the source; nothing is asked or read yet."""
+        from neuromill.sources.opening import open_source
+
+        endpoints = settings.endpoints.model_copy(
+            update={"local_folder": self.folder, "cache_folder": settings.home / "cache" / "sources"}
+        )
+        return open_source(self.archive, self.dataset, endpoints)
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """A card, and the folder it lies in where it is a local one."""
 
     card: Card
     folder: Path | None = None
 
-    def open(self, settings: Settings) -> Source:
-        """Open its source; nothing is asked or read yet."""
-        from neuromill.sources.opening import open_source
-
-        endpoints = settings.endpoints.model_copy(
-            update={"local_folder": self.folder, "cache_folder": settings.home / "cache" / "sources"}
-        )
-        return open_source(self.card.archive, self.card.id, endpoints)
+    @property
+    def origin(self) -> Origin:
+        """The part of it that goes to workers."""
+        return Origin(self.card.id, self.card.archive, self.folder, self.card.line_freq)
 
 
 def dataset_of_folder(folder: Path) -> Dataset:

@@ -81,7 +81,7 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError("no such pipeline file", where=str(path), next_step="`neuromill plan` lists them") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"not a YAML file: {_one_line(error)}", where=str(path)) from None
     if not isinstance(document, dict):
         raise ConfigError("a pipeline file is a YAML mapping", where=str(path))
@@ -114,11 +114,17 @@ def _apply_override(document: dict[str, Any], override: str) -> None:
         place = _child(place, parent, override) if isinstance(place, list) else place.setdefault(parent, {})
         if not isinstance(place, dict | list):
             raise ConfigError(f"{parent!r} is a value, not a section", where=override)
-    value = yaml.safe_load(text)
     if isinstance(place, list):
-        place[_index(place, last, override)] = value
+        place[_index(place, last, override)] = _value(text, override)
     else:
-        place[last] = value
+        place[last] = _value(text, override)
+
+
+def _value(text: str, override: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value is not YAML: {_one_line(error)}", where=override) from None
 
 
 def _child(items: list[Any], key: str, override: str) -> Any:

@@ -50,7 +50,7 @@ def refresh(workspace: Workspace, dataset: Dataset) -> Refreshed:
     from neuromill.catalog.index import write_index
     from neuromill.catalog.splits import check_expected
 
-    card, source = dataset.card, dataset.open(workspace.settings)
+    card, source = dataset.card, dataset.origin.open(workspace.settings)
     listing = source.listing(card.version)
     found = discover(listing.manifest, card.recordings, source.read)
     path = workspace.index_path(card.dataset_version)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from neuromill.sources.cache import RawCache
     from neuromill.sources.protocol import Source
-    from neuromill.stages.datasets import Dataset
+    from neuromill.stages.datasets import Origin
     from neuromill.stages.pipeline import Pipeline
     from neuromill.stages.settings import Settings
     from neuromill.tokenizers.tokenizer import RvqTokenizer
@@ -51,7 +51,7 @@ class WorkContext:
 
     settings: Settings
     pipeline: Pipeline
-    datasets: tuple[Dataset, ...]
+    origins: tuple[Origin, ...]
     tokenizer_source: str = ""
     tokenizer_revision: str = ""
     model_folder: str = ""
@@ -66,17 +66,17 @@ class WorkContext:
             return prepare_identity(self.pipeline)
         return self.token_identity if stage is Stage.TOKENIZE else self.feature_identity
 
-    def dataset(self, name: str) -> Dataset:
-        """Return the dataset of this name."""
-        return next(dataset for dataset in self.datasets if dataset.card.id == name)
+    def origin(self, dataset: str) -> Origin:
+        """Where the recordings of a dataset come from."""
+        return next(origin for origin in self.origins if origin.dataset == dataset)
 
     def source(self, dataset: str) -> Source:
         """Open the source of a dataset."""
-        return self.dataset(dataset).open(self.settings)
+        return self.origin(dataset).open(self.settings)
 
     def line_freq(self, dataset: str) -> float | None:
         """Line frequency that the card states, for files and sidecars that say nothing."""
-        return self.dataset(dataset).card.line_freq
+        return self.origin(dataset).line_freq
 
     def raw_cache(self) -> RawCache:
         """Return the content-addressed cache of raw files."""
