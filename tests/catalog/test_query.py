@@ -129,3 +129,11 @@ def test_an_endless_statement_is_stopped(tables: list[pa.Table]) -> None:
     endless = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b"
     with pytest.raises(ConfigError, match=r"(?i)interrupt"):
         query(tables, endless, max_seconds=0.2)
+
+
+@pytest.mark.parametrize(
+    "setting", ["python_enable_replacements", "enable_external_access", "autoload_known_extensions"]
+)
+def test_the_doors_are_shut(tables: list[pa.Table], setting: str) -> None:
+    """Python variables of callers are not within reach of our frames today; the setting keeps it so."""
+    assert query(tables, f"SELECT CAST(current_setting('{setting}') AS BOOLEAN)").rows == ((False,),)
