@@ -167,6 +167,11 @@ def test_published_behaviour_trains_too(tmp_path: Path) -> None:
     assert lines(tmp_path)[0]["lr"] == pytest.approx(5e-3)  # no warm-up
 
 
+def test_windows_too_short_for_the_published_masks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="shorter than a hidden block"):
+        run(tmp_path, model=MODEL.model_copy(update={"parity": True}), windows=WindowConfig(window_frames=12))
+
+
 def test_bf16_trains(tmp_path: Path) -> None:
     assert math.isfinite(run(tmp_path, precision="bf16-mixed", max_steps=3).last_loss)
 

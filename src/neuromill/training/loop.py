@@ -160,8 +160,8 @@ class _Run:
         self.logged_loss: float | None = None
 
     def run(self, on_step: Callable[[Progress], None] | None) -> TrainResult:
-        resumed_from = self._resume()
         self.wrapped, self.wrapped_optimizer = self.fabric.setup(self.model, self.optimizer)
+        resumed_from = self._resume()  # after the move to the device: the optimiser's state follows its parameters
         self.wrapped.train()
         self._new_tally()
         while self.step < self.total_steps:
@@ -177,6 +177,7 @@ class _Run:
         windows = self.config.windows
         if self.parity:  # rests are dropped, windows do not overlap, and the grid is the published one
             windows = windows.model_copy(update={"min_frames": windows.window_frames, "stride_frames": None})
+            _check_published_mask(self.config)
         loader_config = LoaderConfig(
             window_frames=windows.window_frames,
             batch_size=self.config.batch_size,
@@ -315,6 +316,15 @@ class _Run:
             last_loss=losses[-1],
             resumed_from=resumed_from,
             validation=validation[-1] if validation else None,
+        )
+
+
+def _check_published_mask(config: TrainConfig) -> None:
+    masking = config.masking
+    if config.windows.window_frames * masking.hop_samples < masking.block_seconds * masking.sfreq:
+        raise ConfigError(
+            f"windows of {config.windows.window_frames} frames are shorter than a hidden block under parity",
+            next_step="take longer windows, or leave model.parity off",
         )
 
 
