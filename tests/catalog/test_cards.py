@@ -138,3 +138,8 @@ def test_the_cards_of_this_project() -> None:
     assert {name: fact.value for name, fact in smn.expected.channels.items()} == {"grad": 204, "mag": 102}
     assert [run for run in range(1, 61) if smn.split_of(recording("01", str(run))) != "train"] == [56, 57, 58, 59, 60]
     assert cards["ds999001"].split_of(recording("02", "1")) == "validation"
+
+
+def test_a_key_given_twice_is_refused_even_where_the_rest_is_right(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'device' occurs twice"):
+        load_card(write(tmp_path, yaml.safe_dump(MINIMAL) + "device: another\n"))

@@ -131,6 +131,14 @@ def test_names_are_unique(first: str, second: str) -> None:
     assert [left.path for left in discovery.left_out] == [second]
 
 
+def test_a_decomposed_name_becomes_nfc_and_the_path_stays() -> None:
+    path = "sub-1/meg/sub-1_task-u\u0308bung_meg.fif"  # as a Mac writes it
+    discovery = found(path)
+    assert names(discovery) == ["sub-1_task-\u00fcbung_meg"]
+    assert discovery.recordings[0].path == path
+    assert discovery.problems == ()
+
+
 def test_a_folder_of_another_subject_is_a_warning() -> None:
     discovery = found("sub-1/meg/sub-2_task-a_meg.fif")
     assert discovery.recordings[0].entities.subject == "2"
