@@ -19,19 +19,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The recordings a command is about, sorted by id, and the datasets they belong to."""
+    """The recordings a command is about, sorted by id, and the datasets they belong to.
+
+    Attributes
+    ----------
+    recordings
+        Those this process works on: with ``--part`` its share of ``selected``.
+    selected
+        All that are chosen; what a tokenizer or a model learns from never depends on how the work is shared.
+    """
 
     datasets: tuple[Dataset, ...]
     recordings: tuple[Recording, ...]
+    selected: tuple[Recording, ...]
 
     def split_of(self, recording: Recording) -> str:
         """Split that the card of its dataset puts a recording in."""
         card = next(d.card for d in self.datasets if d.card.dataset_version == recording.id.dataset_version)
         return card.split_of(recording)
 
-    def in_split(self, split: str) -> tuple[Recording, ...]:
-        """Recordings of one split."""
-        return tuple(recording for recording in self.recordings if self.split_of(recording) == split)
+    def require_no_leaks(self) -> None:
+        """Refuse a card whose split lets something of the held-out recordings into training.
+
+        Raises
+        ------
+        ConfigError
+            Names the card and what leaks.
+        """
+        from neuromill.catalog.splits import check_split
+
+        for dataset in self.datasets:
+            version = dataset.card.dataset_version
+            leaks = check_split([r for r in self.selected if r.id.dataset_version == version], dataset.card)
+            if leaks:
+                raise ConfigError(
+                    f"the split of {dataset.card.id} leaks: {'; '.join(str(leak) for leak in leaks[:3])}",
+                    where=dataset.card.id,
+                    next_step="correct `splits` in its card",
+                )
 
 
 def choose(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> Chosen:
@@ -57,7 +82,7 @@ def choose(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> Ch
             where=" AND ".join(clause for clause in clauses if clause) or pipeline.name,
             next_step="look with `neuromill catalog query`",
         )
-    return Chosen(datasets, share_of(recordings, selection.part))
+    return Chosen(datasets, share_of(recordings, selection.part), share_of(recordings, None))
 
 
 def _matching(tables: list[object], clauses: list[str]) -> set[RecordingId] | None:

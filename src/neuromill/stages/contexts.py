@@ -34,7 +34,7 @@ def work_context(workspace: Workspace, pipeline: Pipeline, chosen: Chosen, stage
 
 
 def done_recordings(workspace: Workspace, chosen: Chosen, stage: Stage, identity: str) -> tuple[Recording, ...]:
-    """Chosen recordings that the ledger calls done at a stage, with the input they have now."""
+    """Selected recordings (of every part) that the ledger calls done at a stage, with the input they have now."""
     from neuromill.catalog.work import Scope, WorkState
 
     rows = [
@@ -45,7 +45,7 @@ def done_recordings(workspace: Workspace, chosen: Chosen, stage: Stage, identity
         )
     ]
     done = {row.key.recording_id: row.input_digest for row in rows}
-    return tuple(recording for recording in chosen.recordings if done.get(recording.id) == recording.input_digest)
+    return tuple(recording for recording in chosen.selected if done.get(recording.id) == recording.input_digest)
 
 
 def training_recordings(workspace: Workspace, pipeline: Pipeline, chosen: Chosen) -> tuple[Recording, ...]:

@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from neuromill.records import FailureCode
@@ -43,8 +44,8 @@ class ProcessEngine:
     """A spawned process pool with capped threads.
 
     A worker that dies (killed, out of memory) breaks the whole pool and does not say which item it was on. The
-    unfinished items are then run one at a time in fresh pools, so that exactly the item that kills its worker
-    fails with ``interrupted`` and every other one is done.
+    items in flight are then run one at a time in fresh pools, so that exactly the item that kills its worker
+    fails with ``interrupted`` and every other one is done; then the rest goes on side by side.
     """
 
     n_workers: int
@@ -53,27 +54,28 @@ class ProcessEngine:
 
     def run(self, work: Work, items: Sequence[WorkItem]) -> Iterator[Outcome]:
         """Yield outcomes as they come; items in flight are at most twice the workers."""
-        left = {id(item): item for item in items}
-        try:
-            for item, outcome in self._run_together(work, items):
-                del left[id(item)]
-                yield outcome
-        except BrokenProcessPool:
-            self.close()
-            for item in left.values():
-                yield self._run_alone(work, item)
+        waiting = deque(items)
+        while waiting:
+            running: dict[Future[Outcome], WorkItem] = {}
+            try:
+                yield from self._run_together(work, waiting, running)
+            except BrokenProcessPool:
+                self.close()
+                for item in running.values():
+                    yield self._run_alone(work, item)
 
-    def _run_together(self, work: Work, items: Sequence[WorkItem]) -> Iterator[tuple[WorkItem, Outcome]]:
-        waiting: deque[WorkItem] = deque(items)
-        running: dict[Future[Outcome], WorkItem] = {}
+    def _run_together(
+        self, work: Work, waiting: deque[WorkItem], running: dict[Future[Outcome], WorkItem]
+    ) -> Iterator[Outcome]:
+        """Empty ``waiting``; when the pool breaks, ``running`` holds what was in flight."""
         while waiting or running:
             while waiting and len(running) < 2 * self.n_workers:
-                item = waiting.popleft()
-                running[self._submit(work, item)] = item
+                running[self._submit(work, waiting[0])] = waiting.popleft()
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield running[future], future.result()
+            for future in sorted(finished, key=lambda done: done.exception() is not None):
+                outcome = future.result()
                 del running[future]
+                yield outcome
 
     def _run_alone(self, work: Work, item: WorkItem) -> Outcome:
         try:
@@ -153,7 +155,7 @@ def _dask_client(settings: EngineSettings, stack: ExitStack) -> object:
             )
         )
     client = stack.enter_context(Client(address))
-    client.run(cap_threads, settings.threads_per_worker)
+    client.register_worker_callbacks(partial(cap_threads, settings.threads_per_worker))  # those that come later, too
     return client
 
 

@@ -41,12 +41,13 @@ def fit_tokenizer(workspace: Workspace, pipeline: Pipeline, selection: Selection
     Raises
     ------
     ConfigError
-        Nothing is prepared, or no recording is as long as a window.
+        Nothing is prepared, no recording is as long as a window, or the split of a card leaks.
     NeuroMillError
         The gate refuses: a codebook is dead. What was measured is kept in ``refused.json`` beside the checkpoint.
     """
     begin = time.perf_counter()
     chosen = choose(workspace, pipeline, selection)
+    chosen.require_no_leaks()
     training = training_recordings(workspace, pipeline, chosen)
     identity = fit_identity(pipeline, training)
     if pipeline.pretrained is not None:

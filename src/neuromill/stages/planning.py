@@ -62,7 +62,7 @@ def plan_items(
     items: Iterable[WorkItem],
     past: Mapping[RecordingId, PastWork],
     *,
-    is_there: Callable[[RecordingId], bool],
+    is_there: Callable[[WorkItem], bool],
 ) -> tuple[list[WorkItem], list[RecordingId], list[FailedItem]]:
     """Split items into what is left, what is done and what failed for good.
 
@@ -75,7 +75,7 @@ def plan_items(
     for item in items:
         work = past.get(item.recording.id)
         fresh = work is None or work.input_digest != item.input_digest
-        if not fresh and work is not None and work.done and is_there(item.recording.id):
+        if not fresh and work is not None and work.done and is_there(item):
             done.append(item.recording.id)
         elif not fresh and work is not None and work.code is not None and not work.code.transient:
             failed.append(FailedItem(item.recording.id, work.code))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuromill.records import FailureCode, FileState, RecordingError, canonical_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from neuromill.readers.protocol import SignalFacts, SignalRecording
     from neuromill.records import Recording
     from neuromill.signals.chain import Chain
@@ -45,13 +45,13 @@ def prepare_recording(context: WorkContext, item: WorkItem) -> Made:
     steps go together.
     """
     from neuromill.readers.opening import open_recording
+    from neuromill.stages.scratch import scratch_folder
     from neuromill.stages.work import Made
 
     recording = item.recording
-    ingest_recording(context, item)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recording-", dir=context.scratch())))
-        context.raw_cache().materialise(recording.members, folder)
+        folder = stack.enter_context(scratch_folder(context.scratch()))
+        _lay_out(context, recording, folder)
         signal = stack.enter_context(open_recording(recording, folder))
         chain = _plan(context, recording, signal)
         published, report = _stream(context, item, signal, chain)
@@ -70,6 +70,25 @@ def prepare_recording(context: WorkContext, item: WorkItem) -> Made:
     return Made(bytes_out=published.n_bytes, adopted=not published.created, facts=facts)
 
 
+def _lay_out(context: WorkContext, recording: Recording, folder: Path) -> None:
+    """Fetch what is missing and link each member before the next is fetched.
+
+    With ``keep_raw: false`` another worker drops what it has prepared, which may be a file that several recordings
+    share (or that merely has the same content, as sidecars have): what is linked stays.
+    """
+    _require_available(recording)
+    source, cache = context.source(recording.id.dataset), context.raw_cache()
+    for member in recording.members:
+        cache.ensure(source, member)
+        try:
+            cache.materialise([member], folder)
+        except RecordingError as error:
+            if error.code is not FailureCode.MISSING_MEMBER:
+                raise
+            cache.ensure(source, member)  # dropped in the moment between the two
+            cache.materialise([member], folder)
+
+
 def _require_available(recording: Recording) -> None:
     lost = [member.path for member in recording.members if member.state is FileState.LOST]
     if lost:
@@ -77,7 +96,7 @@ def _require_available(recording: Recording) -> None:
             FailureCode.UNREACHABLE_UPSTREAM,
             f"the archive lost {len(lost)} of its {len(recording.members)} files",
             where=lost[0],
-            next_step="tell the archive; `neuromill retry` once the file is back",
+            next_step="tell the archive; `neuromill catalog refresh` once the file is back",
         )
 
 

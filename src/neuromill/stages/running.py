@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from neuromill.records import ConfigError, RecordingError
+from neuromill.records import ConfigError, FailureCode, RecordingError
 from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import work_context
 from neuromill.stages.engines import open_engine
@@ -20,9 +20,10 @@ from neuromill.stages.work import WorkContext, do_item
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from neuromill.catalog.work import WorkKey
-    from neuromill.records import PartId, RecordingId
+    from neuromill.catalog.work import Scope, WorkKey
+    from neuromill.records import PartId, Recording, RecordingId
     from neuromill.stages.choosing import Chosen
     from neuromill.stages.engines import Engine
     from neuromill.stages.outcomes import Outcome
@@ -65,7 +66,7 @@ def plan_chosen(workspace: Workspace, chosen: Chosen, context: WorkContext, stag
     todo, done, failed = plan_items(
         items,
         _past(workspace, chosen, stage, identity),
-        is_there=lambda recording: _is_there(workspace, context, chosen, stage, recording),
+        is_there=lambda item: _is_there(context, item),
     )
     return StagePlan(stage, identity, tuple(todo), tuple(done), tuple(failed))
 
@@ -86,7 +87,10 @@ def run_shard(
 
 
 def drive(workspace: Workspace, context: WorkContext, shard: Shard, engine: Engine, report: Report) -> ShardResult:
-    """Drive one shard through an engine that is open already; the ledger is written as outcomes come."""
+    """Drive one shard through an engine that is open already; the ledger is written as outcomes come.
+
+    An item whose input the stage before has not made yet stays waiting.
+    """
     from neuromill.catalog.work import Work, WorkKey
 
     ledger = workspace.ledger
@@ -94,11 +98,15 @@ def drive(workspace: Workspace, context: WorkContext, shard: Shard, engine: Engi
     ledger.expect([Work(keys[id(item)], item.input_digest) for item in shard.items])
     worker = f"{socket.gethostname()}:{os.getpid()}"
     attempts: dict[WorkKey, int] = {}
-    for item in shard.items:
+    ready = [item for item in shard.items if _has_input(context, item)]
+    if len(ready) < len(shard.items):
+        stage = shard.items[0].stage
+        report.say(f"{len(shard.items) - len(ready)} recordings wait for `neuromill {_BEFORE[stage].value}`")
+    for item in ready:
         attempt = ledger.start(keys[id(item)], worker=worker)
         if attempt is not None:
             attempts[keys[id(item)]] = attempt
-    mine = [item for item in shard.items if keys[id(item)] in attempts]
+    mine = [item for item in ready if keys[id(item)] in attempts]
     total = ShardResult()
     for outcome in engine.run(partial(do_item, context), mine):
         key = WorkKey.of(outcome.item.recording.id, outcome.item.stage.value, outcome.item.identity)
@@ -172,6 +180,7 @@ def run_pipeline(
     """Run all stages in order, or up to and including ``until``."""
     if until is not None and until not in PIPELINE_STAGES:
         raise ConfigError(f"{until.value!r} is not a stage of a pipeline run", where="--until")
+    choose(workspace, pipeline, selection).require_no_leaks()  # before hours of work, not after them
     last = PIPELINE_STAGES.index(until or PIPELINE_STAGES[-1])
     return tuple(run_stage(workspace, pipeline, selection, stage, report) for stage in PIPELINE_STAGES[: last + 1])
 
@@ -192,6 +201,7 @@ def _run_items(
                     total += drive(workspace, context, shard, engine, report)
             report.end(f"{total.done} done, {total.failed} failed")
         _write_indexes(workspace, chosen, context, stage)
+    waiting = len(plan.todo) - total.done - total.failed
     return StageResult(
         stage=stage,
         identity=plan.identity,
@@ -201,7 +211,7 @@ def _run_items(
         failed=total.failed + len(plan.failed),
         seconds=time.perf_counter() - begin,
         bytes_out=total.bytes_out,
-        note="" if plan.todo else "nothing to do",
+        note=(f"{waiting} waiting" if waiting else "") if plan.todo else "nothing to do",
     )
 
 
@@ -224,6 +234,8 @@ def _hold(
 ) -> Iterator[None]:
     from neuromill.catalog.work import Scope
     from neuromill.sources.locking import exclusive
+    from neuromill.stages.scratch import clean_scratch
+    from neuromill.store.verify import clean_leftovers
 
     identity = context.identity(stage)
     part = f"-{part_id.index}of{part_id.count}" if part_id else ""
@@ -232,9 +244,25 @@ def _hold(
             version = dataset.card.dataset_version
             name = f"{version}-{stage.value}-{identity}{part}.lock"
             stack.enter_context(exclusive(workspace.home / "locks" / name))
-            if not part:
-                workspace.ledger.release_running(Scope(version, stage.value, identity))
+            _take_back(workspace, chosen, Scope(version, stage.value, identity), whole=part_id is None)
+            if stage is not Stage.INGEST:
+                clean_leftovers(workspace.store(version, stage, identity))
+        clean_scratch(context.scratch())
         yield
+
+
+def _take_back(workspace: Workspace, chosen: Chosen, scope: Scope, *, whole: bool) -> None:
+    """Take back what a killed run left as running: everything, or the share of this part."""
+    from neuromill.catalog.work import WorkState
+
+    if whole:
+        workspace.ledger.release_running(scope)
+        return
+    mine = {recording.id for recording in chosen.recordings}
+    killed = RecordingError(FailureCode.INTERRUPTED, "the run was killed", next_step="nothing: it is tried again")
+    for row in workspace.ledger.rows(scope, states=[WorkState.RUNNING]):
+        if row.key.recording_id in mine:
+            workspace.ledger.fail(row.key, killed)
 
 
 def _past(workspace: Workspace, chosen: Chosen, stage: Stage, identity: str) -> dict[RecordingId, PastWork]:
@@ -257,13 +285,22 @@ def _failed(workspace: Workspace, chosen: Chosen, context: WorkContext, stage: S
     return {name for name, work in past.items() if work.code is not None and work.input_digest == now.get(name)}
 
 
-def _is_there(workspace: Workspace, context: WorkContext, chosen: Chosen, stage: Stage, recording: RecordingId) -> bool:
+def _is_there(context: WorkContext, item: WorkItem) -> bool:
     """Whether what the ledger calls done is still in place."""
+    if item.stage is Stage.INGEST:
+        cache = context.raw_cache()
+        return not context.pipeline.keep_raw or all(cache.find(member) for member in item.recording.members)
+    return _is_published(context.store(item), item.recording)
+
+
+def _has_input(context: WorkContext, item: WorkItem) -> bool:
+    """Whether the group that an item is made from is in place; raw files are fetched where they are missing."""
+    if item.stage is Stage.TOKENIZE:
+        return _is_published(context.prepared_store(item), item.recording)
+    return item.stage is not Stage.EMBED or _is_published(context.token_store(item), item.recording)
+
+
+def _is_published(store: Path, recording: Recording) -> bool:
     from neuromill.store.layout import MANIFEST_FILE, group_name
 
-    if stage is Stage.INGEST:
-        cache = context.raw_cache()
-        members = next(r.members for r in chosen.recordings if r.id == recording)
-        return not context.pipeline.keep_raw or all(cache.find(member) is not None for member in members)
-    store = workspace.store(recording.dataset_version, stage, context.identity(stage))
-    return (store / group_name(recording.name) / MANIFEST_FILE).is_file()
+    return (store / group_name(recording.id.name) / MANIFEST_FILE).is_file()

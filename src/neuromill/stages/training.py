@@ -66,6 +66,7 @@ def train_model(workspace: Workspace, pipeline: Pipeline, selection: Selection, 
     """
     begin = time.perf_counter()
     chosen = choose(workspace, pipeline, selection)
+    chosen.require_no_leaks()
     context = work_context(workspace, pipeline, chosen, Stage.TRAIN)
     split = halves(workspace, chosen, context)
     folder = _run_folder(workspace, context, split)

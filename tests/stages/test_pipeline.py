@@ -1,0 +1,171 @@
+"""Pipeline files: what loads, what an override may do, what a mistake is told."""
+
+from pathlib import Path
+
+import pytest
+
+from neuromill.records import ConfigError
+from neuromill.stages.pipeline import Pipeline, load_pipeline
+from neuromill.stages.shipped import find_pipeline, pipeline_names, shipped_folder
+
+TEXT = """\
+name: mine
+prepare:
+  steps:
+    - {step: pick, picks: [meg]}
+    - {step: filter, l_freq: 0.1, h_freq: 40.0}
+    - {step: resample, sfreq: 50.0}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.mark.parametrize("name", pipeline_names())
+def test_shipped_pipelines_load_and_name_cards_that_exist(name: str) -> None:
+    pipeline = load_pipeline(find_pipeline(name))
+    cards = {path.stem for path in shipped_folder("catalogs").rglob("*.yaml")}
+    assert pipeline.name == name
+    assert set(pipeline.datasets) <= cards
+    assert pipeline.datasets
+
+
+def test_there_are_shipped_pipelines() -> None:
+    assert {"demo", "meg-xl"} <= set(pipeline_names())
+
+
+def test_defaults_are_the_published_values(file: Path) -> None:
+    pipeline = load_pipeline(file)
+    assert pipeline.tokenizer.network.n_quantizers == 6
+    assert pipeline.train.model.latent_dim == 512
+    assert pipeline.tokenize.segment_seconds == 150.0
+    assert (pipeline.keep_raw, pipeline.datasets, pipeline.pretrained) == (True, (), None)
+
+
+@pytest.mark.parametrize(
+    ("override", "look", "value"),
+    [
+        ("prepare.steps.filter.l_freq=0.5", lambda p: p.prepare.steps[1].l_freq, 0.5),
+        ("prepare.steps.1.l_freq=0.5", lambda p: p.prepare.steps[1].l_freq, 0.5),
+        ("prepare.steps.filter.l_freq=null", lambda p: p.prepare.steps[1].l_freq, None),
+        ("prepare.dtype=float32", lambda p: p.prepare.dtype, "float32"),
+        ("train.max_steps=7", lambda p: p.train.max_steps, 7),
+        ("train.model.n_layers=2", lambda p: p.train.model.n_layers, 2),
+        ("datasets=[ds000117]", lambda p: p.datasets, ("ds000117",)),
+        ("where=subject = '01'", lambda p: p.where, "subject = '01'"),
+        ("keep_raw=false", lambda p: p.keep_raw, False),
+        ("pretrained.source=/a/folder", lambda p: p.pretrained and p.pretrained.source, "/a/folder"),
+        ("prepare.steps.2={step: resample, sfreq: 25}", lambda p: p.prepare.steps[2].sfreq, 25.0),
+    ],
+)
+def test_an_override_changes_one_value(file: Path, override: str, look, value: object) -> None:
+    assert look(load_pipeline(file)) != value
+    assert look(load_pipeline(file, [override])) == value
+
+
+def test_later_overrides_win_and_the_file_stays(file: Path) -> None:
+    pipeline = load_pipeline(file, ["train.max_steps=7", "train.max_steps=8"])
+    assert pipeline.train.max_steps == 8
+    assert file.read_text() == TEXT
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("prepare.steps.filter", "prepare.steps.filter"),
+        ("=1", "=1"),
+        ("prepare.steps.notch_filter.freqs=[50]", "prepare.steps.notch_filter.freqs=[50]"),
+        ("prepare.steps.7.l_freq=1", "prepare.steps.7.l_freq=1"),
+        ("prepare.steps.-1.l_freq=1", "prepare.steps.-1.l_freq=1"),
+        ("name.first=1", "name.first=1"),
+        ("prepare.steps.filter.lfreq=1", "prepare.steps.1.filter.lfreq"),
+        ("prepare.steps.filter.l_freq=often", "prepare.steps.1.filter.l_freq"),
+        ("prepare.steps.filter.l_freq=50", "l_freq must lie below h_freq"),
+        ("train.modle.n_layers=2", "train.modle"),
+        ("train.max_steps=0", "train.max_steps"),
+        ("prepare.steps.filter.step=fliter", "prepare.steps.1"),
+        ("where=[", "where=["),
+        ("train=5", "train"),
+        ("train.=5", "train."),
+        ("train..max_steps=5", "train.: "),
+    ],
+)
+def test_a_wrong_override_is_refused_and_its_place_named(file: Path, override: str, place: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_pipeline(file, [override])
+    assert place in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_step_named_twice_needs_its_position(file: Path) -> None:
+    file.write_text(TEXT + "    - {step: filter, l_freq: null, h_freq: 30.0}\n")
+    with pytest.raises(ConfigError, match="neither a position nor the name of one step"):
+        load_pipeline(file, ["prepare.steps.filter.h_freq=20"])
+    assert load_pipeline(file, ["prepare.steps.3.h_freq=20"]).prepare.steps[3].h_freq == 20.0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (TEXT + "colour: red\n", "colour: Extra inputs are not permitted"),
+        ("name: mine\n", "prepare: Field required"),
+        (TEXT.replace("0.1", "often"), "prepare.steps.1.filter.l_freq"),
+        ("- a\n- b\n", "a pipeline file is a YAML mapping"),
+        ("", "a pipeline file is a YAML mapping"),
+        ("name: [\n", "not a YAML file"),
+        ("name: !!python/object/apply:os.system ['true']\n", "not a YAML file"),
+        (TEXT + "tokenize: {segment_seconds: -1}\nfit: {steps: 0}\n", "tokenize.segment_seconds"),
+    ],
+)
+def test_a_wrong_file_is_refused_and_each_place_named(file: Path, text: str, told: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_pipeline(file)
+    assert told in caught.value.what
+    assert caught.value.where == str(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_wrong_place_is_named_at_once(file: Path) -> None:
+    file.write_text(TEXT + "tokenize: {segment_seconds: -1}\nfit: {steps: 0}\n")
+    with pytest.raises(ConfigError, match=r"fit\.steps.*tokenize\.segment_seconds"):
+        load_pipeline(file)
+
+
+def test_bytes_that_are_no_text_are_refused(file: Path) -> None:
+    file.write_bytes(b"name: \xff\xfe\n")
+    with pytest.raises(ConfigError, match="not a YAML file"):
+        load_pipeline(file)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such pipeline file"):
+        load_pipeline(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("name", ["meg-xl", "meg-xl.yaml", "pipelines/meg-xl.yaml"])
+def test_a_shipped_pipeline_is_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_pipeline(name) == shipped_folder("pipelines") / "meg-xl.yaml"
+
+
+def test_a_file_wins_over_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "meg-xl.yaml").write_text(TEXT)
+    assert find_pipeline("meg-xl.yaml") == Path("meg-xl.yaml")
+
+
+@pytest.mark.parametrize("name", ["meg-xxl", "elsewhere/meg-xl.yaml", "meg-xl.json", ""])
+def test_an_unknown_pipeline_lists_the_known_ones(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="meg-xl"):
+        find_pipeline(name)
+
+
+def test_a_pipeline_survives_json() -> None:
+    pipeline = load_pipeline(find_pipeline("meg-xl"))
+    assert Pipeline.model_validate_json(pipeline.model_dump_json()) == pipeline
