@@ -268,7 +268,7 @@ def test_smn4lang_as_bundled(data: Path) -> None:
     assert [m.name.split("_")[-1] for m in first.members] == [
         "meg.fif", "coordsystem.json", "channels.tsv", "events.tsv", "meg.json",
     ]  # fmt: skip
-    assert Counter(card.split_of(r) for r in recordings) == {"train": 330, "validation": 30}
+    assert Counter(card.split_of(r) for r in recordings) == {"train": 300, "validation": 60}
 
 
 @pytest.mark.data

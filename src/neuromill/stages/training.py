@@ -105,12 +105,16 @@ def _train(workspace: Workspace, context: WorkContext, split: Halves, folder: Pa
         report.advance(progress.step - done_before, note)
         done_before = progress.step
 
+    train_tokens = open_tokens(workspace, context, split.train)
+    held_out = open_tokens(workspace, context, split.validation) if split.validation else None
+    for error in train_tokens.left_out + (held_out.left_out if held_out else ()):
+        report.say(f"left out of training: {error}")
     with exclusive(workspace.home / "locks" / f"train-{folder.name}.lock"):
         number = workspace.ledger.begin_run(Stage.TRAIN.value, folder.name)
         result = train(
             model_settings(context.pipeline.train, tokenizer),
-            open_tokens(workspace, context, split.train),
-            open_tokens(workspace, context, split.validation) if split.validation else None,
+            train_tokens,
+            held_out,
             codebooks(tokenizer),
             folder,
             on_step=on_step,

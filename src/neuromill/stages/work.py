@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -85,8 +86,8 @@ class WorkContext:
         return RawCache(self.settings.home / "cache" / "raw")
 
     def scratch(self) -> Path:
-        """Folder for short-lived trees of links, on the file system of the cache."""
-        folder = self.settings.home / "scratch"
+        """Folder of this process for short-lived trees of links, on the file system of the cache."""
+        folder = self.settings.home / "scratch" / str(os.getpid())
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
