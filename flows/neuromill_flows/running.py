@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from neuromill.records import NeuroMillError
 from neuromill.stages.outcomes import ShardResult, Stage, StageResult
 from neuromill_flows import work
 from neuromill_flows.failures import StageFailedError, TooManyFailedError, check_share, worth_a_retry
@@ -159,8 +160,10 @@ def _map_shards(request: Request, jobs: Sequence[ShardJob], stage_work: StageWor
 def _end_of(job: ShardJob, outcome: object) -> Ended:
     if isinstance(outcome, ShardResult):
         return Ended(outcome)
-    counts = outcome.result if isinstance(outcome, TooManyFailedError) else ShardResult()
-    return Ended(counts, (f"{job.label}: {outcome}",))
+    if isinstance(outcome, TooManyFailedError):
+        return Ended(outcome.result, (str(outcome),))
+    reason = str(outcome) if isinstance(outcome, NeuroMillError) else f"{type(outcome).__name__}: {outcome}"
+    return Ended(ShardResult(), (f"{job.label}: {reason}",))
 
 
 def task_runner(request: Request) -> TaskRunner[Any]:

@@ -119,16 +119,20 @@ def names(service: PrefectService) -> set[str]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_the_ui_draws_a_flow_run(service: PrefectService, tmp_path: Path) -> None:
-    run = service.post("/flow_runs/filter", {"limit": 1, "sort": "START_TIME_DESC"})[0]
+def test_the_ui_draws_a_flow_run(service: PrefectService, sources: dict[str, str], tmp_path: Path) -> None:
+    command = ("neuromill.cli.main", "flows", "run", "prepare", "demo", "--engine", "serial", "--where", "run = '02'")
+    done = service.run(*command, more=sources)
+    assert done.returncode == 0, done.stderr
+    runs = service.post("/flow_runs/filter", {"flow_runs": {"name": {"like_": "run = '02'"}}})
+    run = next(run for run in runs if run["state"]["name"] == "Completed")
     picture = tmp_path / "flow-run.png"
     address = f"http://127.0.0.1:{service.port}/runs/flow-run/{run['id']}"
-    command = [
+    browser = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000",
         "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", f"--user-data-dir={tmp_path / 'profile'}",
         "--virtual-time-budget=20000",
     ]  # fmt: skip
-    subprocess.run([*command, f"--screenshot={picture}", address], check=True, capture_output=True, timeout=120)
+    subprocess.run([*browser, f"--screenshot={picture}", address], check=True, capture_output=True, timeout=120)
     assert picture.read_bytes().startswith(b"\x89PNG")
-    page = subprocess.run([*command, "--dump-dom", address], check=True, capture_output=True, text=True, timeout=120)
-    assert run["name"] in page.stdout
+    page = subprocess.run([*browser, "--dump-dom", address], check=True, capture_output=True, text=True, timeout=120)
+    assert "prepare demo where run = " in page.stdout

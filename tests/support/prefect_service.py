@@ -80,10 +80,12 @@ class PrefectService:
     def start_worker(self, more: Mapping[str, str]) -> subprocess.Popen[bytes]:
         return self.start("worker", "prefect", "worker", "start", "--pool", "neuromill", "--type", "process", more=more)
 
-    def run(self, *command: str, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, cwd: Path = PROJECT, more: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", *command],
-            env=self.environment(), cwd=cwd, check=False, capture_output=True, text=True, timeout=300,
+            env=self.environment(more), cwd=cwd, check=False, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
 
     def set_up(self) -> list[dict[str, str]]:
