@@ -17,8 +17,15 @@ os.environ.update(
 )
 
 import pytest
-
 from support.paths import data_root
+
+REQUIRED = "NEUROMILL_REQUIRE_DATA"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """CI sets ``NEUROMILL_REQUIRE_DATA``: then a skipped test on real recordings fails the run."""
+    if os.environ.get(REQUIRED) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(DataTestsMustRun())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,6 +36,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "data" in item.keywords:
             item.add_marker(skip)
+
+
+class DataTestsMustRun:
+    """Counts tests marked ``data`` that were skipped, and fails the run for them."""
+
+    def __init__(self) -> None:
+        self.skipped: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a skip."""
+        if report.skipped and "data" in report.keywords and not hasattr(report, "wasxfail"):
+            self.skipped.append(report.nodeid)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Turn skips into a failure."""
+        if self.skipped:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say why."""
+        for nodeid in self.skipped:
+            terminalreporter.write_line(f"{REQUIRED} is set and this test on real recordings did not run: {nodeid}")
 
 
 @pytest.fixture(scope="session")
