@@ -17,6 +17,7 @@ os.environ.update(
 )
 
 import pytest
+
 from support.paths import data_root
 
 REQUIRED = "NEUROMILL_REQUIRE_DATA"
