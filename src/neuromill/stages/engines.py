@@ -70,7 +70,8 @@ class ProcessEngine:
         """Empty ``waiting``; when the pool breaks, ``running`` holds what was in flight."""
         while waiting or running:
             while waiting and len(running) < 2 * self.n_workers:
-                running[self._submit(work, waiting[0])] = waiting.popleft()
+                future = self._submit(work, waiting[0])
+                running[future] = waiting.popleft()
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in sorted(finished, key=lambda done: done.exception() is not None):
                 outcome = future.result()
