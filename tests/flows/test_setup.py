@@ -10,6 +10,7 @@ from prefect.settings.profiles import load_profiles
 
 from neuromill_flows import environment, profile
 from neuromill_flows.deployments import ready_deployments
+from neuromill_flows.running import archive_limit_name, archive_slots
 from neuromill_flows.setup import ARCHIVES, AUTOMATION, Change, Step, crash_automation, set_up
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
@@ -94,3 +95,12 @@ def test_no_server_is_said_with_the_next_step(monkeypatch: pytest.MonkeyPatch) -
     last = list(set_up(dry_run=True))[-1]
     assert last.change is Change.MISSING
     assert "prefect server start" in last.detail
+
+
+def test_an_ingest_shard_holds_a_slot_of_its_archive() -> None:
+    list(set_up())
+    with get_client(sync_client=True) as client:
+        name = archive_limit_name("openneuro")
+        with archive_slots(("openneuro",)):
+            assert client.read_global_concurrency_limit_by_name(name).active_slots == 1
+        assert client.read_global_concurrency_limit_by_name(name).active_slots == 0
