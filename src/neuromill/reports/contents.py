@@ -1,0 +1,213 @@
+"""What a page is made of: frozen types and numpy arrays, handed over by whoever collected them."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+SECONDS_IN_HOUR = 3600
+VERBS: Mapping[str, str] = {"fit": "tokenizer fit"}
+"""CLI verbs of stages that are not called like their verb."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingFacts:
+    """One recording that was chosen; ``seconds`` is None where neither a store nor a sidecar says its length."""
+
+    name: str
+    dataset: str
+    split: str
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageProgress:
+    """How far a stage is with the chosen recordings; ``identity`` is "" before the stage can be named."""
+
+    stage: str
+    identity: str
+    done: int
+    failed: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one recording did not get through one stage."""
+
+    recording: str
+    stage: str
+    code: str
+    message: str
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectrum:
+    """Amplitude spectral density of the good channels of one type in one dataset.
+
+    Attributes
+    ----------
+    unit
+        SI unit of the signal; densities are per square root of hertz.
+    freqs
+        [frequency], Hz.
+    low, middle, high
+        [frequency]: 10th, 50th and 90th percentile over the channels of all recordings that were sampled.
+    line_freq
+        Mains frequency in Hz, None where nobody states it.
+    """
+
+    dataset: str
+    channel_type: str
+    unit: str
+    freqs: NDArray[np.float64]
+    low: NDArray[np.float64]
+    middle: NDArray[np.float64]
+    high: NDArray[np.float64]
+    n_channels: int
+    n_recordings: int
+    line_freq: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sensors:
+    """Sensors of one type in one recording.
+
+    Attributes
+    ----------
+    positions
+        [channel, 3], metres; rows that are not finite are left out of the map.
+    rms
+        [channel] root mean square of the prepared signal in ``unit``; NaN for bad channels.
+    bads
+        Reason why a channel is bad, "" for a good one.
+    """
+
+    recording: str
+    channel_type: str
+    unit: str
+    names: tuple[str, ...]
+    positions: NDArray[np.float64]
+    rms: NDArray[np.float64]
+    bads: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How the windows of the gate use one codebook."""
+
+    perplexity: float
+    used_share: float
+    dominant_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFacts:
+    """A tokenizer and what was measured when it was fitted; ``levels`` is empty for one that was fitted elsewhere."""
+
+    source: str
+    digest: str
+    codebook_size: int
+    n_quantizers: int
+    bits_per_second: float
+    held_out: bool = False
+    correlation: float | None = None
+    si_sdr_db: float | None = None
+    mse: float | None = None
+    baseline_mse: float | None = None
+    levels: tuple[Level, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """A window before and after the tokenizer, both float32 [channel, time] in the tokenizer's normalised domain."""
+
+    recording: str
+    split: str
+    sfreq: float
+    start_seconds: float
+    channels: tuple[str, ...]
+    original: NDArray[np.float32]
+    reconstruction: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CodebookUse:
+    """``counts`` int64 [quantizer, code]: how often each code stands in the token stores, good channels only."""
+
+    counts: NDArray[np.int64]
+    n_recordings: int
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """[quantizer, code]; a level sums to one, or to zero where nothing was counted."""
+        shares: NDArray[np.float64] = self.counts / self.counts.sum(axis=1, keepdims=True).clip(min=1)
+        return shares
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """Metrics over steps: ``steps`` and ``loss`` [point], ``per_level`` [point, quantizer] accuracy of masked codes."""
+
+    steps: NDArray[np.int64]
+    loss: NDArray[np.float64]
+    per_level: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A training run; ``validation`` is None where no recording is held out."""
+
+    identity: str
+    finished: bool
+    codebook_size: int
+    train: Curve
+    validation: Curve | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportContents:
+    """Everything on the page. A part that is not there yet is None or empty, and its section names the command.
+
+    Attributes
+    ----------
+    pipeline
+        Name, as the CLI takes it.
+    own_folder
+        The recordings come from a folder given on the command line, not from the pipeline's datasets.
+    identities
+        Names of what was made, by what it is: shown so that a page can be matched with its stores.
+    """
+
+    pipeline: str
+    title: str
+    version: str
+    own_folder: bool
+    recordings: tuple[RecordingFacts, ...]
+    stages: tuple[StageProgress, ...]
+    failures: tuple[Failure, ...] = ()
+    spectra: tuple[Spectrum, ...] = ()
+    sensors: tuple[Sensors, ...] = ()
+    tokenizer: TokenizerFacts | None = None
+    usage: CodebookUse | None = None
+    example: Example | None = None
+    training: Training | None = None
+    identities: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def hours(self) -> float:
+        """Length of all recordings whose length is known, hours."""
+        return sum(r.seconds or 0.0 for r in self.recordings) / SECONDS_IN_HOUR
+
+    def command(self, stage: str) -> str:
+        """Command line that makes a part that is missing."""
+        data = " --data FOLDER" if self.own_folder else ""
+        return f"neuromill {VERBS.get(stage, stage)} {shlex.quote(self.pipeline)}{data}"

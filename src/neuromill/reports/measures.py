@@ -1,0 +1,107 @@
+"""Numbers behind the pictures: spectra, root mean squares, flat sensor maps, perplexity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WINDOW_SECONDS = 2.0
+"""Of a spectrum: 0.5 Hz apart, and recordings of the shortest public test files still have one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How a unit is shown: values times ``factor`` are in ``name``."""
+
+    factor: float
+    name: str
+
+
+_SCALES = {"T": Scale(1e15, "fT"), "T/m": Scale(1e13, "fT/cm"), "V": Scale(1e6, "µV")}
+
+
+def shown_in(unit: str) -> Scale:
+    """Scale in which the field shows values of an SI unit (fT, fT/cm, µV)."""
+    return _SCALES.get(unit, Scale(1.0, unit or "a.u."))
+
+
+def frequencies(sfreq: float) -> NDArray[np.float64]:
+    """Frequencies of ``amplitude_density`` in Hz: the first is one bin above zero."""
+    n = round(WINDOW_SECONDS * sfreq)
+    return np.asarray(np.fft.rfftfreq(n, 1 / sfreq)[1:], np.float64)
+
+
+def amplitude_density(signal: NDArray[np.floating], sfreq: float) -> NDArray[np.float64]:
+    """Welch's estimate with Hann windows of 2 s, half overlapping, mean taken out of each.
+
+    Parameters
+    ----------
+    signal
+        [channel, time], finite.
+    sfreq
+        Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 [channel, frequency], unit of the signal per square root of hertz; no channel where the signal is
+        shorter than a window.
+    """
+    from scipy.signal import welch
+
+    n = round(WINDOW_SECONDS * sfreq)
+    if signal.shape[1] < n:
+        return np.zeros((0, len(frequencies(sfreq))))
+    _, power = welch(signal.astype(np.float64), sfreq, window="hann", nperseg=n, detrend="constant")
+    return np.asarray(np.sqrt(power[:, 1:]), np.float64)
+
+
+def root_mean_square(signal: NDArray[np.floating]) -> NDArray[np.float64]:
+    """[channel] of [channel, time], each around its mean; NaN stays NaN."""
+    return np.asarray(signal.astype(np.float64).std(axis=1), np.float64)
+
+
+def flatten(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Look at sensors from above: azimuthal equidistant projection about the centre of their sphere.
+
+    Parameters
+    ----------
+    positions
+        [sensor, 3], metres, finite; x to the right ear, y to the nose, z up.
+
+    Returns
+    -------
+    numpy.ndarray
+        [sensor, 2]; a sensor at the height of the centre is 1 away from the middle.
+    """
+    direction = positions - _centre(positions)
+    distance = np.linalg.norm(direction, axis=1)
+    polar = np.arccos(np.clip(direction[:, 2] / np.where(distance > 0, distance, 1.0), -1, 1))
+    azimuth = np.arctan2(direction[:, 1], direction[:, 0])
+    return np.stack([np.cos(azimuth), np.sin(azimuth)], axis=1) * (polar / (np.pi / 2))[:, None]
+
+
+def _centre(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centre of the sphere closest to the sensors; the origin where they do not span one."""
+    system = np.column_stack([2 * positions, np.ones(len(positions))])
+    solution, _, rank, _ = np.linalg.lstsq(system, np.sum(positions**2, axis=1))
+    full_rank = system.shape[1]
+    return np.asarray(solution[:3] if rank == full_rank else np.zeros(3), np.float64)
+
+
+def perplexity(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[quantizer] of shares [quantizer, code]: two to the entropy in bits, 1 to the size of the codebook."""
+    logs = np.log2(np.where(shares > 0, shares, 1.0))
+    return np.asarray(2.0 ** -np.sum(shares * logs, axis=1), np.float64)
+
+
+def correlations(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Pearson correlation of the rows of two [channel, time]; 0 where one is constant."""
+    x, y = (v.astype(np.float64) - v.mean(axis=1, keepdims=True, dtype=np.float64) for v in (a, b))
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    return np.asarray(np.where(norms > 0, np.sum(x * y, axis=1) / np.where(norms > 0, norms, 1.0), 0.0), np.float64)
