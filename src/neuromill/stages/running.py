@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import time
 from contextlib import ExitStack, contextmanager
@@ -193,7 +192,6 @@ def _run_items(
     chosen = choose(workspace, pipeline, selection)
     context = work_context(workspace, pipeline, chosen, stage)
     with _hold(workspace, chosen, context, stage, selection.part):
-        _sweep(workspace.home / "scratch")
         plan = plan_chosen(workspace, chosen, context, stage)
         total = ShardResult()
         if plan.todo:
@@ -265,15 +263,6 @@ def _take_back(workspace: Workspace, chosen: Chosen, scope: Scope, *, whole: boo
     for row in workspace.ledger.rows(scope, states=[WorkState.RUNNING]):
         if row.key.recording_id in mine:
             workspace.ledger.fail(row.key, killed)
-
-
-def _sweep(scratch: Path) -> None:
-    """Remove the trees of links that processes left behind which are no more."""
-    from psutil import pid_exists
-
-    for folder in scratch.glob("[0-9]*"):
-        if not pid_exists(int(folder.name)):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _past(workspace: Workspace, chosen: Chosen, stage: Stage, identity: str) -> dict[RecordingId, PastWork]:
