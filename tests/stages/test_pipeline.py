@@ -111,7 +111,7 @@ def test_a_step_named_twice_needs_its_position(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (TEXT + "colour: red\n", "colour: Extra inputs are not permitted"),
+        (TEXT + "colour: red\n", "colour: there is no such key"),
         ("name: mine\n", "prepare: Field required"),
         (TEXT.replace("0.1", "often"), "prepare.steps.1.filter.l_freq"),
         ("- a\n- b\n", "a pipeline file is a YAML mapping"),

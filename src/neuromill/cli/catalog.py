@@ -98,7 +98,7 @@ def show(dataset: str, *, common: Common = COMMON) -> None:
 
 @catalog.command
 def query(sql: str, *, common: Common = COMMON) -> None:
-    """Ask the recording indexes: a condition, or a whole SELECT over the table ``recordings``.
+    """Ask the recording indexes: a condition, or a whole SELECT over the table recordings.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neuromill.cli.options import Choice, Common, Running
+from neuromill.cli.options import Common, Overrides, Running
 from neuromill.cli.output import duration, print_json, print_table, say, size
 from neuromill.cli.progress import open_report
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from neuromill.stages.demonstration import Demonstration
 
-COMMON, CHOICE, RUNNING = Common(), Choice(), Running()
+COMMON, OVERRIDES, RUNNING = Common(), Overrides(), Running()
 HOME = Path("neuromill-demo")
 PIPELINE = "demo"
 
@@ -26,10 +26,10 @@ def register(app: App) -> None:
     app.command(demo)
 
 
-def demo(*, choice: Choice = CHOICE, running: Running = RUNNING, common: Common = COMMON) -> None:
+def demo(*, overrides: Overrides = OVERRIDES, running: Running = RUNNING, common: Common = COMMON) -> None:
     """Write a small synthetic OpenNeuro snapshot, run every stage on it, show what came out. Offline; minutes.
 
-    Everything goes below ``./neuromill-demo`` (or ``--home``); delete the folder to start over.
+    Everything goes below ./neuromill-demo (or --home); delete the folder to start over.
     """
     from neuromill.cli.work import stage_row
     from neuromill.stages.demonstration import demo_workspace, demonstrate
@@ -43,7 +43,7 @@ def demo(*, choice: Choice = CHOICE, running: Running = RUNNING, common: Common 
     workspace = running.apply(demo_workspace(replace(common, home=home).workspace().settings))
     written = time.perf_counter() - begin
     with open_report() as report:
-        shown = demonstrate(workspace, choice.pipeline(PIPELINE), report)
+        shown = demonstrate(workspace, overrides.pipeline(PIPELINE), report)
     if common.json:
         print_json(_document(shown))
     else:

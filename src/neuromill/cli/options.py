@@ -7,6 +7,7 @@ from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 if TYPE_CHECKING:
     from neuromill.records import PartId
@@ -37,17 +38,11 @@ class Common:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Choice:
-    """Which recordings, and which changes to the pipeline file."""
+class Overrides:
+    """Changes to the pipeline file."""
 
-    where: str = ""
-    "SQL condition over the recording index: --where \"subject = '01' and run = '1'\"."
-    data: Path | None = None
-    "A folder of recordings (BIDS or plain) in place of the pipeline's datasets; no card needed."
     set: Annotated[tuple[str, ...], Parameter(negative="")] = ()
     "Override of the pipeline file, repeatable: --set prepare.steps.filter.l_freq=0.5."
-    part: str = ""
-    "Work on part i of N: --part 2/8."
 
     def pipeline(self, name: str) -> Pipeline:
         """Load the pipeline of this name or path, with the overrides."""
@@ -55,6 +50,19 @@ class Choice:
         from neuromill.stages.shipped import find_pipeline
 
         return load_pipeline(find_pipeline(name), self.set)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Choice(Overrides):
+    """Which recordings, and which changes to the pipeline file."""
+
+    where: str = ""
+    "SQL condition over the recording index: --where \"subject = '01' and run = '1'\"."
+    data: Path | None = None
+    "A folder of recordings (BIDS or plain) in place of the pipeline's datasets; no card needed."
+    part: str = ""
+    "Work on part i of N: --part 2/8."
 
     def selection(self) -> Selection:
         """Which recordings of it."""
@@ -70,7 +78,7 @@ class Running:
 
     engine: Literal["processes", "dask", "serial"] | None = None
     "What drives the recordings (NEUROMILL_ENGINE__KIND)."
-    workers: int | None = None
+    workers: Annotated[int | None, Parameter(validator=Number(gte=0))] = None
     "Workers; 0 is one per core (NEUROMILL_ENGINE__WORKERS)."
     dry_run: Annotated[bool, Flag] = False
     "Show what would be done and do nothing."

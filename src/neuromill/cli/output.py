@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rich.console import Console
-
 KIBI = 1024.0
 SECONDS_IN_HOUR = 3600
+GAP = "  "
 
 
-def console() -> Console:
-    """Return a console on standard output; not a terminal means plain text, wide enough for whole table rows."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=False)
+def plain(text: str) -> str:
+    r"""Return the text as one line without control characters: a name from an archive may hold any (``\x1b[2J``)."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def print_json(value: Any) -> None:
@@ -28,23 +25,42 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; numbers are right-aligned."""
+    """Print a table; numbers are right-aligned. Where nobody watches: one line per row, columns two spaces apart."""
+    kept = [list(row) for row in rows]
+    numeric = [bool(kept) and all(isinstance(row[i], int | float) for row in kept) for i in range(len(columns))]
+    cells = [[_cell(value) for value in row] for row in kept]
+    show = _draw_table if sys.stdout.isatty() else _write_table
+    show(plain(title), [plain(column) for column in columns], cells, numeric)
+
+
+def _draw_table(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", header_style="bold")
-    kept = [list(row) for row in rows]
-    for index, column in enumerate(columns):
-        numeric = bool(kept) and all(isinstance(row[index], int | float) for row in kept)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in kept:
-        table.add_row(*(Text(_cell(value)) for value in row))
-    console().print(table)
+    table = Table(title=Text(title) if title else None, title_justify="left", header_style="bold")
+    for column, is_number in zip(columns, numeric, strict=True):
+        table.add_column(Text(column), justify="right" if is_number else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def _write_table(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
+    lines = [list(columns), *cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    lines.insert(1, ["-" * width for width in widths])
+    if title:
+        say(title)
+    for line in lines:
+        parts = zip(line, widths, numeric, strict=True)
+        aligned = (cell.rjust(width) if right else cell.ljust(width) for cell, width, right in parts)
+        say(GAP.join(aligned).rstrip())
 
 
 def say(text: str) -> None:
-    """Print one line for people."""
-    console().print(text, markup=False)
+    """Print lines for people."""
+    sys.stdout.write("\n".join(plain(line) for line in text.split("\n")) + "\n")
 
 
 def size(n_bytes: float) -> str:
@@ -68,4 +84,4 @@ def duration(seconds: float) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else plain(str(value))

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from neuromill.cli.output import plain
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
@@ -24,7 +26,8 @@ class Bars:
 
         self._progress = Progress(
             TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(), TextColumn("{task.fields[note]}", style="dim"), console=Console(stderr=True),
+            TimeElapsedColumn(), TextColumn("{task.fields[note]}", style="dim", markup=False),
+            console=Console(stderr=True),
         )  # fmt: skip
         self._task: TaskID | None = None
 
@@ -46,17 +49,17 @@ class Bars:
         if self._task is not None:
             self._progress.advance(self._task, amount)
             if note:
-                self._progress.update(self._task, note=note)
+                self._progress.update(self._task, note=plain(note))
 
     def end(self, note: str = "") -> None:
         """Leave the bar as it stands, with a note."""
         if self._task is not None:
-            self._progress.update(self._task, note=note)
+            self._progress.update(self._task, note=plain(note))
             self._task = None
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(plain(text), markup=False, highlight=False)
 
 
 class Lines:
@@ -90,7 +93,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Write a line."""
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(plain(text) + "\n")
         sys.stderr.flush()
 
 

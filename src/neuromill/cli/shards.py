@@ -55,10 +55,13 @@ def inspect(group: Path, /, *, common: Common = COMMON) -> None:
     Parameters
     ----------
     group
-        Path of a ``<recording>.zarr`` folder.
+        Path of a RECORDING.zarr folder.
     """
+    from neuromill.records import ConfigError
     from neuromill.store.verify import inspect_group
 
+    if group.suffix != ".zarr" or not group.is_dir():
+        raise ConfigError("no such group", where=str(group), next_step="give the path of a RECORDING.zarr folder")
     summary = inspect_group(group.parent, group.name.removesuffix(".zarr"))
     arrays = [
         (a.name, " x ".join(a.dims), " x ".join(map(str, a.shape)), a.dtype, a.chunk_rows, a.n_shards, a.n_bytes)
@@ -84,11 +87,18 @@ def verify(*stores: Path, common: Common = COMMON) -> None:
     stores
         Folders of store identities; without any, every store of the home folder.
     """
-    from neuromill.stages.looking import list_stores
-    from neuromill.store.verify import verify_store
+    from neuromill.records import ConfigError
+    from neuromill.stages.looking import store_folders
+    from neuromill.store.layout import INDEX_FILE
+    from neuromill.store.verify import list_groups, verify_store
 
+    for folder in stores:
+        if not folder.is_dir() or not (list_groups(folder) or (folder / INDEX_FILE).is_file()):
+            raise ConfigError(
+                "no store is here", where=str(folder), next_step="`neuromill shards ls --json` tells the folders"
+            )
     workspace = common.workspace()
-    folders = stores or tuple(store.folder for store in list_stores(workspace))
+    folders = stores or store_folders(workspace)
     found = {folder: verify_store(folder) for folder in folders}
     problems = [
         {"store": str(folder), "group": p.recording, "file": p.file, "kind": p.kind.value, "detail": p.detail}

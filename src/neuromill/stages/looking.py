@@ -44,8 +44,12 @@ class StageCounts:
 
 def list_stores(workspace: Workspace) -> tuple[StoreSummary, ...]:
     """Every store of the home folder, sorted by dataset, stage, identity."""
-    folders = sorted((workspace.home / "stores").glob("*/*/*"))
-    return tuple(_store_summary(folder) for folder in folders if folder.is_dir())
+    return tuple(_store_summary(folder) for folder in store_folders(workspace))
+
+
+def store_folders(workspace: Workspace) -> tuple[Path, ...]:
+    """Folder of every store, nothing in it read: a damaged one is listed, too."""
+    return tuple(folder for folder in sorted((workspace.home / "stores").glob("*/*/*")) if folder.is_dir())
 
 
 def _store_summary(folder: Path) -> StoreSummary:

@@ -80,7 +80,7 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError("no such pipeline file", where=str(path), next_step="`neuromill plan` lists them") from None
+        raise ConfigError("no such pipeline file", where=str(path), next_step="check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"not a YAML file: {_one_line(error)}", where=str(path)) from None
     if not isinstance(document, dict):
@@ -96,8 +96,12 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
 def describe(error: ValidationError) -> str:
     """Name every wrong place of a configuration on one line: ``a.b: what is wrong; c: ...``."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'file'}: {problem['msg']}" for problem in error.errors()
+        f"{'.'.join(str(part) for part in problem['loc']) or 'file'}: {_PLAIN.get(problem['type'], problem['msg'])}"
+        for problem in error.errors()
     )
+
+
+_PLAIN = {"extra_forbidden": "there is no such key"}
 
 
 def _one_line(error: Exception) -> str:

@@ -7,11 +7,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from neuromill.records import Config
+from neuromill.records import Config, ConfigError
 from neuromill.sources.opening import Endpoints
+
+_CHECK = "check the NEUROMILL_* variables"
 
 
 class EngineKind(StrEnum):
@@ -64,7 +66,20 @@ class Settings(BaseSettings):
 
     @classmethod
     def at(cls, home: Path | None = None, **changes: object) -> Self:
-        """Read the environment, replace ``home`` and other fields where given, make ``home`` absolute."""
+        """Read the environment, replace ``home`` and other fields where given, make ``home`` absolute.
+
+        Raises
+        ------
+        ConfigError
+            A variable of the environment, or a field given, has a value that cannot be.
+        """
         given = {key: value for key, value in {"home": home, **changes}.items() if value is not None}
-        settings = cls(**given)  # type: ignore[arg-type]
+        try:
+            settings = cls(**given)  # type: ignore[arg-type]
+        except ValidationError as error:
+            from neuromill.stages.pipeline import describe
+
+            raise ConfigError(describe(error), where="settings", next_step=_CHECK) from None
+        except SettingsError as error:
+            raise ConfigError(f"{error}", where="settings", next_step=_CHECK) from None
         return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
