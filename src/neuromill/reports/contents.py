@@ -113,7 +113,6 @@ class Level:
 class TokenizerFacts:
     """A tokenizer and what was measured when it was fitted; ``levels`` is empty for one that was fitted elsewhere."""
 
-    source: str
     digest: str
     codebook_size: int
     n_quantizers: int

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 WINDOW_SECONDS = 2.0
 """Of a spectrum: 0.5 Hz apart, and recordings of the shortest public test files still have one."""
+SAME_PLACE_METRES = 1e-4
+"""Coils closer than this share a place, as the two planar gradiometers of an Elekta chip do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +56,51 @@ def amplitude_density(signal: NDArray[np.floating], sfreq: float) -> NDArray[np.
         float64 [channel, frequency], unit of the signal per square root of hertz; no channel where the signal is
         shorter than a window.
     """
-    from scipy.signal import welch
-
     n = round(WINDOW_SECONDS * sfreq)
-    if signal.shape[1] < n:
+    starts = range(0, signal.shape[1] - n + 1, n // 2)
+    if not starts:
         return np.zeros((0, len(frequencies(sfreq))))
-    _, power = welch(signal.astype(np.float64), sfreq, window="hann", nperseg=n, detrend="constant")
-    return np.asarray(np.sqrt(power[:, 1:]), np.float64)
+    power = sum(_window_power(signal[:, start : start + n], sfreq) for start in starts)
+    return np.asarray(np.sqrt(power / len(starts)), np.float64)
+
+
+def _window_power(window: NDArray[np.floating], sfreq: float) -> NDArray[np.float64]:
+    """Power density of one window, both halves of the spectrum folded into one; the mean and its bin are left out."""
+    n = window.shape[1]
+    taper = np.hanning(n + 1)[:-1]  # periodic, as everybody's Welch
+    centred = window.astype(np.float64) - window.mean(axis=1, keepdims=True, dtype=np.float64)
+    power = np.abs(np.fft.rfft(centred * taper)[:, 1:]) ** 2 * (2 / (sfreq * np.sum(taper**2)))
+    if n % 2 == 0:
+        power[:, -1] /= 2  # the highest frequency has no other half
+    return np.asarray(power, np.float64)
 
 
 def root_mean_square(signal: NDArray[np.floating]) -> NDArray[np.float64]:
     """[channel] of [channel, time], each around its mean; NaN stays NaN."""
     return np.asarray(signal.astype(np.float64).std(axis=1), np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Where sensors are: ``positions`` [place, 3] m, ``rms`` [place] (NaN where all are bad), ``bad`` [place]."""
+
+    positions: NDArray[np.float64]
+    rms: NDArray[np.float64]
+    bad: NDArray[np.bool_]
+
+
+def places(positions: NDArray[np.float64], rms: NDArray[np.float64], bads: Sequence[str]) -> Places:
+    """Put coils at one place together, each with its share of the power; leave out coils without a known place."""
+    known = np.isfinite(positions).all(axis=1)
+    rms, bad = rms[known], np.array([bool(reason) for reason in bads])[known]
+    grid = np.round(positions[known] / SAME_PLACE_METRES).astype(np.int64)
+    _, first, which = np.unique(grid, axis=0, return_index=True, return_inverse=True)
+    good = np.isfinite(rms)
+    power = np.bincount(which[good], rms[good] ** 2, minlength=len(first))
+    count = np.bincount(which[good], minlength=len(first))
+    mean = np.where(count > 0, power / np.maximum(count, 1), np.nan)
+    crossed = np.bincount(which, bad, minlength=len(first)) > 0
+    return Places(positions[known][first], np.sqrt(mean), crossed)
 
 
 def flatten(positions: NDArray[np.float64]) -> NDArray[np.float64]:

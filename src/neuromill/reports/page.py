@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neuromill.reports import pictures
-from neuromill.reports.contents import SECONDS_IN_HOUR
+from neuromill.reports.contents import SECONDS_IN_HOUR, Level
 from neuromill.reports.measures import perplexity
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-    from neuromill.reports.contents import RecordingFacts, ReportContents, Sensors, TokenizerFacts
+    from neuromill.reports.contents import CodebookUse, RecordingFacts, ReportContents, Sensors, TokenizerFacts
 
 MOST_FAILURES = 20
 MOST_DATASETS = 50
@@ -107,7 +107,7 @@ def _tiles(contents: ReportContents) -> list[Tile]:
         Tile("failed recordings", f"{failed:,}", warn=failed > 0),
     ]
     if contents.usage is not None:
-        tiles.append(Tile("codes in the stores", _short(int(contents.usage.counts.sum()))))
+        tiles.append(Tile("codes", _short(int(contents.usage.counts.sum()))))
     if contents.tokenizer is not None and contents.tokenizer.correlation is not None:
         tiles.append(Tile("reconstruction r", f"{contents.tokenizer.correlation:.3f}"))
     if contents.training is not None:
@@ -121,8 +121,8 @@ def _recordings(contents: ReportContents) -> Section:
     return Section(
         "recordings",
         "Recordings and failures",
-        "Look for a split that has no recordings, for a dataset that dwarfs the others, and for orange: every failed "
-        "recording has a code, and the table says what to do about it.",
+        "Look for a split that has no recordings, for a dataset that dwarfs the others, and for failures: each "
+        "has a code, and a table says what to do about it.",
         _inline(pictures.overview(contents.recordings, contents.stages)),
         tables=(_dataset_table(contents.recordings), *_failure_tables(contents)),
     )
@@ -230,7 +230,7 @@ def _quality_table(facts: TokenizerFacts) -> Table:
         ("SI-SDR", _number(facts.si_sdr_db, "{:.1f} dB")),
         ("squared error, normalised", _number(facts.mse, "{:.4f}")),
         ("squared error of predicting the mean", _number(facts.baseline_mse, "{:.4f}")),
-        ("codes per frame", f"{facts.n_quantizers} of {facts.codebook_size}"),
+        ("codes per frame", f"{facts.n_quantizers}, each one of {facts.codebook_size}"),
         ("rate per channel", f"{facts.bits_per_second:,.0f} bit/s"),
     ]
     return Table((Column("measure"), Column("value", number=True)), tuple(rows))
@@ -258,20 +258,27 @@ def _codebooks(contents: ReportContents) -> Section:
 
 
 def _level_table(contents: ReportContents) -> Table:
-    facts, usage = contents.tokenizer, contents.usage
-    fitted = facts.levels if facts is not None else ()
-    stored = perplexity(usage.shares) if usage is not None else ()
-    rows = []
-    for level in range(max(len(fitted), len(stored))):
-        gate = fitted[level] if level < len(fitted) else None
-        cells = [_number(stored[level] if level < len(stored) else None, "{:.1f}")]
-        if usage is not None:
-            cells += [f"{(usage.counts[level] > 0).mean():.1%}", f"{usage.shares[level].max():.1%}"]
-        else:
-            cells += ["-", "-"]
-        rows.append((str(level), _number(gate.perplexity if gate else None, "{:.1f}"), *cells))
-    names = ("level", "perplexity, gate", "perplexity, stores", "codes used, stores", "commonest code, stores")
-    return Table(tuple(Column(name, number=True) for name in names), tuple(rows))
+    """One row per level: perplexity in both places, the rest from the stores, or from the gate before there are any."""
+    fitted = contents.tokenizer.levels if contents.tokenizer is not None else ()
+    stored = _stored_levels(contents.usage) if contents.usage is not None else ()
+    rows = tuple(
+        (
+            str(level),
+            f"{fitted[level].perplexity:.1f}" if fitted else "-",
+            f"{stored[level].perplexity:.1f}" if stored else "-",
+            f"{one.used_share:.1%}",
+            f"{one.dominant_share:.1%}",
+        )
+        for level, one in enumerate(stored or fitted)
+    )
+    place = "stores" if stored else "gate"
+    names = ("level", "perplexity, gate", "perplexity, stores", f"codes used, {place}", f"commonest code, {place}")
+    return Table(tuple(Column(name, number=True) for name in names), rows)
+
+
+def _stored_levels(usage: CodebookUse) -> tuple[Level, ...]:
+    used, dominant = (usage.counts > 0).mean(axis=1), usage.shares.max(axis=1)
+    return tuple(Level(*row) for row in zip(perplexity(usage.shares), used, dominant, strict=True))
 
 
 def _example(contents: ReportContents) -> Section:
@@ -286,13 +293,14 @@ def _example(contents: ReportContents) -> Section:
         )
         return _left_out("example", title, what, contents.command(stage))
     seconds = item.original.shape[1] / item.sfreq
+    seen = " (no prepared recording is held out)" if item.split == "train" else ""
     return Section(
         "example",
         title,
         "Look for slow waves and bursts that both lines share. A flat reconstruction means that the tokenizer has not "
         "learned; what only the original has is lost to every model trained on these codes.",
         _inline(pictures.traces(item)),
-        f"{seconds:.1f} s of a recording of the {item.split} split, encoded and decoded; r is their correlation.",
+        f"{seconds:.1f} s of a recording of the {item.split} split{seen}, encoded and decoded; r is their correlation.",
     )
 
 

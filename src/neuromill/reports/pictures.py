@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuromill.reports.contents import SECONDS_IN_HOUR
-from neuromill.reports.measures import correlations, flatten, perplexity, shown_in
+from neuromill.reports.measures import correlations, flatten, perplexity, places, shown_in
 from neuromill.reports.style import (
     BLUE,
     INK,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
@@ -50,8 +51,8 @@ EDGE_HEIGHT = 1.05
 MOST_DATASETS = 30
 MOST_MAPS = 9
 MAPS_PER_ROW = 3
-ROUNDING_METRES = 1e-4
-"""Coils closer than this share a place: the two planar gradiometers of an Elekta chip."""
+BAR_STEPS = 40
+"""Colours of a map. From 50 on matplotlib would put its colour bar into the page as a bitmap."""
 
 
 def overview(recordings: Sequence[RecordingFacts], stages: Sequence[StageProgress]) -> str:
@@ -63,6 +64,8 @@ def overview(recordings: Sequence[RecordingFacts], stages: Sequence[StageProgres
         left, right = figure.subplots(1, 2)
         _hours(left, recordings, datasets)
         _progress(right, stages)
+        for axes in (left, right):  # bars of both have the same height
+            axes.set_ylim(rows - 0.5, -0.6)
         return svg(figure, "overview")
 
 
@@ -108,7 +111,6 @@ def _stacked(axes: Axes, names: Sequence[str], table: dict[str, Any], colours: A
         bars[part] = axes.barh(places, values, left=begin, height=0.68, color=colours[part], label=part)
         begin = begin + np.asarray(values, np.float64)
     axes.set_yticks(places, names)
-    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     return bars
@@ -124,7 +126,7 @@ def spectra(items: Sequence[Spectrum]) -> str:
         for axes, (kind, unit) in zip(panels, kinds, strict=False):
             _spectrum_panel(axes, [s for s in items if (s.channel_type, s.unit) == (kind, unit)], items)
             axes.set_title(label(kind))
-            axes.set_ylabel(f"{shown_in(unit).name} / √Hz")
+            axes.set_ylabel(f"{shown_in(unit).name} per √Hz")
             legend_above(axes, 2)
         for axes in panels[len(kinds) :]:
             axes.set_axis_off()
@@ -140,6 +142,7 @@ def _spectrum_panel(axes: Axes, shown: Sequence[Spectrum], everything: Sequence[
         axes.fill_between(item.freqs, item.low * factor, item.high * factor, color=colour, alpha=0.18, linewidth=0)
         axes.plot(item.freqs, item.middle * factor, color=colour, label=name)
     axes.set_yscale("log")
+    _plain_numbers(axes.yaxis)
     top = max(float(item.freqs[-1]) for item in shown)
     axes.set_xlim(0, top)
     axes.set_xlabel("frequency (Hz)")
@@ -180,28 +183,22 @@ def sensor_maps(items: Sequence[Sensors]) -> str:
 
 
 def _sensor_panel(figure: Figure, axes: Axes, item: Sensors) -> None:
-    known = np.isfinite(item.positions).all(axis=1)
-    flat = flatten(item.positions[known])
-    rms, bad = item.rms[known], np.array([bool(reason) for reason in item.bads])[known]
-    place = np.round(item.positions[known] / ROUNDING_METRES).astype(np.int64)
-    _, first, where = np.unique(place, axis=0, return_index=True, return_inverse=True)
-    at = flat[first]
-    values = np.array([_together(rms[where == i]) for i in range(len(first))]) * shown_in(item.unit).factor
-    crossed = np.array([bad[where == i].any() for i in range(len(first))])
+    from matplotlib import colormaps
+
+    found = places(item.positions, item.rms, item.bads)
+    at, values = flatten(found.positions), found.rms * shown_in(item.unit).factor
     good = np.isfinite(values)
-    _head(axes, float(np.abs(flat).max(initial=1.0)))
-    dots = axes.scatter(at[good, 0], at[good, 1], c=values[good], s=_dot_area(len(at)), cmap="viridis", linewidths=0)
-    axes.scatter(at[crossed, 0], at[crossed, 1], s=30, marker="x", color=VERMILION, linewidths=1.2)
+    _head(axes, float(np.abs(at).max(initial=1.0)))
+    colours = colormaps["viridis"].resampled(BAR_STEPS)
+    dots = axes.scatter(at[good, 0], at[good, 1], c=values[good], s=_dot_area(len(at)), cmap=colours, linewidths=0)
+    axes.scatter(at[found.bad, 0], at[found.bad, 1], s=30, marker="x", color=VERMILION, linewidths=1.2)
     bar = figure.colorbar(dots, ax=axes, shrink=0.7, aspect=18, pad=0.02)
     bar.outline.set_visible(False)
+    if bar.solids is not None:
+        bar.solids.set_edgecolor("face")  # else thin white lines between its colours
     bar.set_label(f"RMS ({shown_in(item.unit).name})")
     axes.set_title(f"{label(item.channel_type)}, {len(item.bads)} channels, {sum(map(bool, item.bads))} bad")
     axes.set_xlabel(label(item.recording), fontsize=6.5, color=QUIET)
-
-
-def _together(rms: NDArray[np.float64]) -> float:
-    finite = rms[np.isfinite(rms)]
-    return float(np.sqrt(np.mean(finite**2))) if len(finite) else float("nan")
 
 
 def _dot_area(count: int) -> float:
@@ -253,7 +250,7 @@ def _perplexities(axes: Axes, tokenizer: TokenizerFacts | None, usage: CodebookU
     axes.axhline(size, color=QUIET, linestyle=(0, (4, 2)), linewidth=1, label=f"all {size} codes alike")
     axes.set_yscale("log", base=2)
     axes.set_ylim(0.9, size * 1.25)
-    axes.yaxis.set_major_formatter("{x:g}")
+    _plain_numbers(axes.yaxis)
     levels = len(series[0][1]) if series else 0
     axes.set_xticks(np.arange(levels))
     axes.grid(visible=False, axis="x")
@@ -269,9 +266,11 @@ def _ranks(axes: Axes, shares: NDArray[np.float64]) -> None:
         used = np.sort(row[row > 0])[::-1]
         axes.plot(np.arange(1, len(used) + 1), used * 100, color=colour, label=str(level), marker=".", markersize=2.5)
     axes.axhline(100 / shares.shape[1], color=QUIET, linestyle=(0, (4, 2)), linewidth=1)
-    axes.set_xlim(0, shares.shape[1] + 1)
+    axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_xlim(0.9, shares.shape[1] * 1.1)
+    _plain_numbers(axes.xaxis)
+    _plain_numbers(axes.yaxis)
     axes.set_title("How often each code occurs, by level")
     axes.set_xlabel("codes, commonest first")
     axes.set_ylabel("share of frames (%)")
@@ -337,6 +336,14 @@ def _accuracy(axes: Axes, run: Training) -> None:
     axes.set_title("Masked codes predicted right, by level")
     axes.set_ylabel("accuracy (%)")
     legend_above(axes, max(n_levels, 1))
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Write 100, not a power of ten in the markup of formulas, which is switched off."""
+    from matplotlib.ticker import NullFormatter
+
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _marker(curve: Curve) -> str:

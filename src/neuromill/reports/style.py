@@ -111,7 +111,7 @@ def _tidy(text: str, name: str) -> str:
         )
         tag = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", tag)
         tag = re.sub(r'(href="#|url\(#)', rf"\1{name}-", tag)
-        return re.sub(r'(?<= )(d|x|y|transform|points)="[^"]*"', _rounded, tag)
+        return re.sub(r'(?<= )(d|x|y|width|height|transform|points)="[^"]*"', _rounded, tag)
 
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     return re.sub(r"<[^!][^>]*>", one_tag, text) + "\n"  # ">" in texts is escaped: tags are all that match

@@ -321,7 +321,6 @@ def _tokenizer_facts(context: WorkContext) -> TokenizerFacts | None:
     usage: dict[str, Any] = quality.get("usage") or {}
     rows = zip(*(usage.get(name, ()) for name in ("perplexity", "used_share", "dominant_share")), strict=True)
     return TokenizerFacts(
-        source=context.tokenizer_source,
         digest=tokenizer.digest,
         codebook_size=tokenizer.codebook_size,
         n_quantizers=tokenizer.n_quantizers,
@@ -411,6 +410,8 @@ def _identities(chosen: Chosen, context: WorkContext) -> dict[str, str]:
     pipeline = context.pipeline
     found = {f"dataset {dataset.card.id}": str(dataset.card.dataset_version) for dataset in chosen.datasets}
     found["prepared signals"] = prepare_identity(pipeline)
+    if pipeline.pretrained is not None:
+        found["published tokenizer"] = f"{pipeline.pretrained.source} {pipeline.pretrained.revision}".strip()
     if context.tokenizer_source:
         found["tokenizer (SHA-256)"] = context.tokenizer().digest
         found["codes"] = context.token_identity
