@@ -1,7 +1,10 @@
-"""The daily verbs: plan, ingest, prepare, tokenizer, tokenize, train, embed, run."""
+"""The daily verbs: plan, ingest, prepare, tokenizer, tokenize, train, embed, import, run."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -24,6 +27,7 @@ def register(app: App) -> None:
     """Add the verbs of this file."""
     for verb in (plan, ingest, prepare, tokenize, train, embed, run):
         app.command(verb)
+    app.command(import_checkpoint, name="import")
     app.command(tokenizer)
 
 
@@ -85,9 +89,54 @@ def train(pipeline: str, /, *, choice: Choice = CHOICE, running: Running = RUNNI
     _run_one("train", pipeline, choice, running, common)
 
 
-def embed(pipeline: str, /, *, choice: Choice = CHOICE, running: Running = RUNNING, common: Common = COMMON) -> None:
-    """Write features [frame, channel, dim] of the trained model as Zarr groups."""
+def embed(
+    pipeline: str,
+    /,
+    *,
+    model: Path | None = None,
+    choice: Choice = CHOICE,
+    running: Running = RUNNING,
+    common: Common = COMMON,
+) -> None:
+    """Write features [frame, channel, dim] of the trained model as Zarr groups.
+
+    Parameters
+    ----------
+    pipeline
+        A pipeline file, or the name of one that comes with the package.
+    model
+        Folder of a model to use in place of the one the pipeline trains (see `neuromill import`).
+    """
+    if model is not None:
+        choice = replace(choice, set=(*choice.set, f"pretrained_model={json.dumps(str(model))}"))
     _run_one("embed", pipeline, choice, running, common)
+
+
+def import_checkpoint(
+    checkpoint: Path, /, *, to: Path, heads: int = 8, parity: bool = False, common: Common = COMMON
+) -> None:
+    """Turn a published checkpoint (MEG-XL `.ckpt`, BioCodec `.pt`) into folders for `pretrained` and `embed --model`.
+
+    Parameters
+    ----------
+    checkpoint
+        The file; nothing in it can run code.
+    to
+        Folder to write, must not exist: `tokenizer/` and, if the checkpoint holds one, `model/`.
+    heads
+        Attention heads of the model, both branches together.
+    parity
+        Let the model behave as published (docs/training.md).
+    """
+    from neuromill.stages.published import open_published, save_system
+
+    written = save_system(open_published(checkpoint, n_heads=heads, parity=parity), to)
+    if common.json:
+        print_json({folder.name: str(folder) for folder in written})
+        return
+    for folder in written:
+        say(f"{folder.name}: {folder}")
+    say(f'use the tokenizer in a pipeline file: pretrained: {{source: "{written[0]}"}}')
 
 
 def run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuromill.records import ConfigError
@@ -79,10 +80,13 @@ def _with_model(workspace: Workspace, chosen: Chosen, context: WorkContext) -> W
     from neuromill.stages.embedding import model_digest
     from neuromill.stages.training import model_folder
 
-    folder = model_folder(workspace, chosen, context)
+    own = context.pipeline.pretrained_model
+    folder = Path(own).expanduser().absolute() if own else model_folder(workspace, chosen, context)
     if not folder.is_dir():
         raise ConfigError(
-            "no model is trained on these tokens", where=str(folder), next_step="run `neuromill train` first"
+            "there is no such model" if own else "no model is trained on these tokens",
+            where=str(folder),
+            next_step="give a folder that `neuromill import` wrote" if own else "run `neuromill train` first",
         )
     identity = embed_identity(context.token_identity, model_digest(folder))
     return replace(context, model_folder=str(folder), feature_identity=identity)

@@ -51,6 +51,8 @@ class Pipeline(Config):
         Card ids, in the order in which their stores are joined.
     where
         SQL condition over the recording index; "" takes every recording the cards name.
+    pretrained_model
+        Folder of a model for ``embed``, in place of the one this pipeline trains.
     keep_raw
         False: the raw files of a recording go when its prepared group is published.
     """
@@ -66,6 +68,7 @@ class Pipeline(Config):
     gate: GateConfig = GateConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
     train: TrainConfig = TrainConfig()
+    pretrained_model: str = ""
     keep_raw: Annotated[bool, Field(description="keep fetched raw files after they are prepared")] = True
 
 
