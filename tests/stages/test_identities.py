@@ -34,7 +34,11 @@ def identities(pipeline: Pipeline, recordings: tuple[Recording, ...] = ONE) -> d
     tokens = tokenize_identity(pipeline, fit)
     train = train_identity(pipeline, tokens, recordings)
     return dict(
-        zip(STAGES, (prepare_identity(pipeline), fit, tokens, train, embed_identity(tokens, train)), strict=True)
+        zip(
+            STAGES,
+            (prepare_identity(pipeline), fit, tokens, train, embed_identity(pipeline, tokens, train)),
+            strict=True,
+        )
     )
 
 
@@ -136,7 +140,7 @@ def test_a_published_tokenizer_does_not_depend_on_what_is_prepared() -> None:
 def test_tokens_and_features_name_the_very_weights() -> None:
     pipeline = tiny_pipeline()
     assert tokenize_identity(pipeline, "a") != tokenize_identity(pipeline, "b")
-    assert embed_identity("t", "a") != embed_identity("t", "b")
+    assert embed_identity(pipeline, "t", "a") != embed_identity(pipeline, "t", "b")
 
 
 def test_an_input_digest_does_not_depend_on_the_order_of_members() -> None:

@@ -101,6 +101,9 @@ class Card(Config):
     licence: str
     citation: str
     access: Access = Access.OPEN
+    synthetic: bool = Field(
+        default=False, description="made by a program; in no archive but the one the program writes"
+    )
     notes: str = ""
     recordings: RecordingRules = RecordingRules()
     expected: Expected = Expected()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
 
 from neuromill.cli.options import Common
-from neuromill.cli.output import print_json, print_table, say, size
+from neuromill.cli.output import plain, print_json, print_table, say, size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from neuromill.catalog.cards import Card
     from neuromill.stages.refreshing import Refreshed
 
@@ -27,18 +30,36 @@ def register(app: App) -> None:
 def refresh(*datasets: str, common: Common = COMMON) -> None:
     """List datasets in their archives and write their recording indexes; fetches nothing but sidecars.
 
+    An archive that cannot be reached does not keep the others from being listed; the exit code is 3 then.
+
     Parameters
     ----------
     datasets
-        Card ids; without any, every card whose archive is open and supported.
+        Card ids; without any, every real dataset whose archive is open and supported.
     """
+    from neuromill.records import RecordingError
     from neuromill.sources.opening import ARCHIVES
     from neuromill.stages.refreshing import refresh as refresh_dataset
 
     workspace = common.workspace()
-    names = datasets or tuple(c.id for c in workspace.cards() if c.archive in ARCHIVES and c.access.value == "open")
-    results = [refresh_dataset(workspace, workspace.dataset(name)) for name in names]
-    if common.json:
+    open_cards = (c for c in workspace.cards() if c.archive in ARCHIVES and c.access.value == "open")
+    names = datasets or tuple(card.id for card in open_cards if not card.synthetic)
+    results, errors = [], []
+    for name in names:
+        try:
+            results.append(refresh_dataset(workspace, workspace.dataset(name)))
+        except RecordingError as error:
+            errors.append((name, error))
+    if results or common.json:
+        _show_refreshed(results, as_json=common.json)
+    for name, why in errors:
+        sys.stderr.write(plain(f"neuromill: {name}: {why}") + "\n")
+    if errors:
+        sys.exit(RecordingError.exit_code)
+
+
+def _show_refreshed(results: Sequence[Refreshed], *, as_json: bool) -> None:
+    if as_json:
         print_json([_refreshed(result) for result in results])
         return
     rows = [

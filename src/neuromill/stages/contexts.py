@@ -88,5 +88,5 @@ def _with_model(workspace: Workspace, chosen: Chosen, context: WorkContext) -> W
             where=str(folder),
             next_step="give a folder that `neuromill import` wrote" if own else "run `neuromill train` first",
         )
-    identity = embed_identity(context.token_identity, model_digest(folder))
+    identity = embed_identity(context.pipeline, context.token_identity, model_digest(folder))
     return replace(context, model_folder=str(folder), feature_identity=identity)

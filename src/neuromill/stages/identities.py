@@ -57,11 +57,11 @@ def train_identity(pipeline: Pipeline, token_identity: str, recordings: Sequence
     return identity("train", config=config, code_versions={"training": TRAINING_CODE}, inputs=inputs)
 
 
-def embed_identity(token_identity: str, model_digest: str) -> str:
-    """Name of a feature store: the tokens and the very model."""
+def embed_identity(pipeline: Pipeline, token_identity: str, model_digest: str) -> str:
+    """Name of a feature store: the tokens, the very model, and how much context it sees at once."""
     return identity(
         "embed",
-        config={},
+        config={"window_frames": pipeline.train.windows.window_frames},
         code_versions={"training": TRAINING_CODE, "store": STORE_CODE},
         inputs=[token_identity, model_digest],
     )
