@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -98,7 +99,8 @@ class ProcessEngine:
                 initializer=prepare_worker,
                 initargs=(self.threads_per_worker,),
             )
-        return self._pool.submit(work, item)
+        with _interrupts_held():
+            return self._pool.submit(work, item)
 
     def close(self) -> None:
         """Stop the workers; items not yet started are dropped."""
@@ -160,8 +162,20 @@ def _dask_client(settings: EngineSettings, stack: ExitStack) -> object:
     return client
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back while workers start: each would print a traceback from the middle of its imports."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def prepare_worker(n_threads: int) -> None:
-    """Set up a spawned worker: capped threads, and an end when the parent ends."""
+    """Set up a spawned worker: capped threads, an end when the parent ends, and a quiet one at Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     cap_threads(n_threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
