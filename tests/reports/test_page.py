@@ -69,7 +69,7 @@ def page() -> Page:
         "validation accuracy 15.00 %",
         "ds1 train 1 1.5 h 0",
         "ds1 validation 1 30.0 min 0",
-        "ds2 test 1 0.0 s 1",
+        "ds2 test 1 unknown 1",
         "prepare truncated 1",
         "ds2@1/sub-01_meg truncated the file ends early fetch it again",
         "sub-01_meg A2 flat",
@@ -82,6 +82,8 @@ def page() -> Page:
         "112 frames of good channels, 3 recordings",
         "10.0 s of a recording of the validation split, encoded and decoded",
         "finished at step 20",
+        "0 20.00% 6.25% 3.12%",
+        "1 10.00% 100.00% 3.12%",
         "prepared signals aa",
     ],
 )
@@ -127,6 +129,7 @@ def test_hostile_names_are_text() -> None:
     assert page.open == []
     assert "<script" not in text
     assert "<script>alert('x')</script>" in page.text  # shown, as text
+    assert not re.search("[\x07\u202e]", text)  # nothing turns the direction of our own words
     assert set(page.tags) == set(Page(rendered("full")).tags)
 
 

@@ -67,6 +67,13 @@ def test_many_datasets_are_cut() -> None:
     assert "ds000" not in text
 
 
+@pytest.mark.parametrize(("seconds", "unit"), [(4000.0, "hours"), (90.0, "minutes"), (None, "recordings")])
+def test_lengths_in_a_unit_that_fits(seconds: float | None, unit: str) -> None:
+    text = pictures.overview([RecordingFacts("r", "ds", "train", seconds)] * 2, ())
+    assert f">{unit}</text>" in text
+    assert ("Length by split" in text) == (seconds is not None)
+
+
 def test_sensors_without_any_known_level() -> None:
     item = sensors()
     silent = replace(item, rms=np.full(5, np.nan), bads=("flat",) * 5)

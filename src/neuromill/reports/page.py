@@ -13,13 +13,21 @@ from typing import TYPE_CHECKING
 from neuromill.reports import pictures
 from neuromill.reports.contents import SECONDS_IN_HOUR, Level
 from neuromill.reports.measures import perplexity
+from neuromill.reports.style import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from markupsafe import Markup
 
-    from neuromill.reports.contents import CodebookUse, RecordingFacts, ReportContents, Sensors, TokenizerFacts
+    from neuromill.reports.contents import (
+        CodebookUse,
+        RecordingFacts,
+        ReportContents,
+        Sensors,
+        TokenizerFacts,
+        Training,
+    )
 
 MOST_FAILURES = 20
 MOST_DATASETS = 50
@@ -82,12 +90,20 @@ def render(contents: ReportContents) -> str:
         loader=jinja2.PackageLoader("neuromill.reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_visible,
         keep_trailing_newline=True,
     )
     sections = (_recordings, _spectra, _sensors, _tokenizer, _codebooks, _example, _training, _identities)
     return environment.get_template("page.html").render(
         c=contents, tiles=_tiles(contents), sections=[make(contents) for make in sections]
     )
+
+
+def _visible(value: object) -> object:
+    """Take control characters out of foreign text: one that turns the writing direction would turn our words, too."""
+    from markupsafe import Markup
+
+    return value if isinstance(value, Markup) or not isinstance(value, str) else printable(value)
 
 
 def duration(seconds: float) -> str:
@@ -103,7 +119,7 @@ def _tiles(contents: ReportContents) -> list[Tile]:
     failed = len({failure.recording for failure in contents.failures})
     tiles = [
         Tile("recordings", f"{len(contents.recordings):,}"),
-        Tile("length", duration(_length(contents.recordings))),
+        Tile("length", _length(contents.recordings)),
         Tile("failed recordings", f"{failed:,}", warn=failed > 0),
     ]
     if contents.usage is not None:
@@ -133,7 +149,7 @@ def _dataset_table(recordings: Sequence[RecordingFacts]) -> Table:
     for recording in recordings:
         groups.setdefault((recording.dataset, recording.split), []).append(recording)
     rows = [
-        (dataset, split, f"{len(group):,}", duration(_length(group)), f"{sum(r.seconds is None for r in group):,}")
+        (dataset, split, f"{len(group):,}", _length(group), f"{sum(r.seconds is None for r in group):,}")
         for (dataset, split), group in sorted(groups.items())
     ]
     columns = (
@@ -171,8 +187,8 @@ def _spectra(contents: ReportContents) -> Section:
     return Section(
         "spectra",
         title,
-        "Look for a smooth fall towards high frequencies. A narrow peak at the dashed line is mains interference that "
-        "the filters left; a wide band means that channels differ much from each other.",
+        "Look for a smooth fall towards high frequencies; a broad bump near 10 Hz is alpha rhythm. A narrow peak at "
+        "the dashed line is mains interference that the filters left; a wide band means that channels differ much.",
         _inline(pictures.spectra(items)),
         "Line: median over good channels; band: 10th to 90th percentile. Welch, 2 s Hann windows, up to 60 s from the "
         f"middle of {'; '.join(f'{n} recordings of {name}' for name, n in sorted(sampled.items()))}.",
@@ -315,11 +331,30 @@ def _training(contents: ReportContents) -> Section:
         "training",
         title,
         "Look for a loss that falls below chance and for validation that follows it; where validation turns up, the "
-        "model learns its recordings by heart. Early levels are easier than late ones.",
+        "model learns its recordings by heart. A level counts as learned when its accuracy is above the share of its "
+        "commonest code: naming that one every time is free.",
         _inline(pictures.training(run)),
         f"Run {run.identity}, {state} at step {run.train.steps[-1]:,}. Dashed: chance among {run.codebook_size} codes; "
         f"{held_out}.",
+        (_accuracy_table(run, contents.usage),),
     )
+
+
+def _accuracy_table(run: Training, usage: CodebookUse | None) -> Table:
+    """Last accuracy of each level beside what two ways of guessing reach."""
+    curve, name = (run.validation, "validation") if run.validation is not None else (run.train, "training")
+    stored = _stored_levels(usage) if usage is not None else ()
+    rows = tuple(
+        (
+            str(level),
+            f"{accuracy:.2%}",
+            f"{stored[level].dominant_share:.2%}" if stored else "-",
+            f"{1 / run.codebook_size:.2%}",
+        )
+        for level, accuracy in enumerate(curve.per_level[-1])
+    )
+    names = ("level", f"{name} accuracy", "commonest code, stores", "chance")
+    return Table(tuple(Column(name, number=True) for name in names), rows)
 
 
 def _identities(contents: ReportContents) -> Section:
@@ -340,8 +375,9 @@ def _inline(picture: str) -> Markup:
     return Markup(picture)  # noqa: S704  # drawn here; matplotlib escapes the texts in it
 
 
-def _length(recordings: Sequence[RecordingFacts]) -> float:
-    return sum(recording.seconds or 0.0 for recording in recordings)
+def _length(recordings: Sequence[RecordingFacts]) -> str:
+    known = [recording.seconds for recording in recordings if recording.seconds is not None]
+    return duration(sum(known)) if known else "unknown"
 
 
 def _number(value: float | None, form: str) -> str:

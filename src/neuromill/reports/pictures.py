@@ -70,22 +70,29 @@ def overview(recordings: Sequence[RecordingFacts], stages: Sequence[StageProgres
 
 
 def _hours(axes: Axes, recordings: Sequence[RecordingFacts], datasets: Sequence[str]) -> None:
-    seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+    """Hours, or minutes where there are less, or counts where no length is known yet."""
+    unit, name = _unit_of_length(recordings)
+    sums: defaultdict[tuple[str, str], float] = defaultdict(float)
     for recording in recordings:
-        seconds[recording.dataset, recording.split] += recording.seconds or 0.0
-    longest = sorted(datasets, key=lambda name: (-sum(s for (d, _), s in seconds.items() if d == name), name))
+        sums[recording.dataset, recording.split] += (recording.seconds or 0.0) / unit if unit else 1.0
+    longest = sorted(datasets, key=lambda dataset: (-sum(v for (d, _), v in sums.items() if d == dataset), dataset))
     shown = longest[:MOST_DATASETS]
-    present = {split for _, split in seconds}
+    present = {split for _, split in sums}
     splits = [split for split in SPLITS if split in present] + sorted(present - SPLITS.keys())
-    hours = any(value >= SECONDS_IN_HOUR for value in seconds.values())
-    unit = SECONDS_IN_HOUR if hours else 60
     colours = {split: SPLITS.get(split, SERIES[3]) for split in splits}
-    table = {split: [seconds[name, split] / unit for name in shown] for split in splits}
-    _stacked(axes, [label(name) for name in shown], table, colours)
+    table = {split: [sums[dataset, split] for dataset in shown] for split in splits}
+    _stacked(axes, [label(dataset) for dataset in shown], table, colours)
     more = f", longest {len(shown)} of {len(longest)} datasets" if len(longest) > len(shown) else ""
-    axes.set_title(f"Length by split{more}")
-    axes.set_xlabel("hours" if hours else "minutes")
+    axes.set_title(f"{'Length' if unit else 'Recordings'} by split{more}")
+    axes.set_xlabel(name)
     legend_above(axes, len(splits))
+
+
+def _unit_of_length(recordings: Sequence[RecordingFacts]) -> tuple[int, str]:
+    longest = sum(recording.seconds or 0.0 for recording in recordings)
+    if longest >= SECONDS_IN_HOUR:
+        return SECONDS_IN_HOUR, "hours"
+    return (60, "minutes") if longest > 0 else (0, "recordings")
 
 
 def _progress(axes: Axes, stages: Sequence[StageProgress]) -> None:
@@ -97,7 +104,7 @@ def _progress(axes: Axes, stages: Sequence[StageProgress]) -> None:
         texts = [str(value) if value else "" for value in table[state]]
         colour = INK if state == "waiting" else "white"
         axes.bar_label(containers, texts, label_type="center", color=colour, fontsize=7.5, fontweight="bold")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_title("Recordings by stage")
     axes.set_xlabel("recordings")
     legend_above(axes, len(STATES))
@@ -188,7 +195,7 @@ def _sensor_panel(figure: Figure, axes: Axes, item: Sensors) -> None:
     found = places(item.positions, item.rms, item.bads)
     at, values = flatten(found.positions), found.rms * shown_in(item.unit).factor
     good = np.isfinite(values)
-    _head(axes, float(np.abs(at).max(initial=1.0)))
+    _head(axes, float(np.linalg.norm(at, axis=1).max(initial=1.0)))
     colours = colormaps["viridis"].resampled(BAR_STEPS)
     dots = axes.scatter(at[good, 0], at[good, 1], c=values[good], s=_dot_area(len(at)), cmap=colours, linewidths=0)
     axes.scatter(at[found.bad, 0], at[found.bad, 1], s=30, marker="x", color=VERMILION, linewidths=1.2)
@@ -309,7 +316,7 @@ def training(run: Training) -> str:
         _accuracy(right, run)
         for axes in (left, right):
             axes.set_xlabel("step")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         return svg(figure, "training")
 
 

@@ -81,9 +81,14 @@ def legend_above(axes: Axes, columns: int) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.995), ncols=columns, borderaxespad=0.3, columnspacing=1.2)
 
 
+def printable(text: str) -> str:
+    """Replace what is neither a character to see nor a blank: controls, line breaks, changes of writing direction."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def label(text: str, most: int = MAX_LABEL) -> str:
     """Return a foreign name for a picture: one line, no control characters, not longer than there is room."""
-    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    clean = printable(text)
     return clean if len(clean) <= most else f"{clean[: most - 9]}…{clean[-8:]}"
 
 
