@@ -201,11 +201,6 @@ class ReportContents:
     training: Training | None = None
     identities: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def hours(self) -> float:
-        """Length of all recordings whose length is known, hours."""
-        return sum(r.seconds or 0.0 for r in self.recordings) / SECONDS_IN_HOUR
-
     def command(self, stage: str) -> str:
         """Command line that makes a part that is missing."""
         data = " --data FOLDER" if self.own_folder else ""

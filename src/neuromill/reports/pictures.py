@@ -99,7 +99,7 @@ def _progress(axes: Axes, stages: Sequence[StageProgress]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     table = {state: [getattr(stage, state) for stage in stages] for state in STATES}
-    bars = _stacked(axes, [stage.stage for stage in stages], table, STATES)
+    bars = _stacked(axes, [label(stage.stage) for stage in stages], table, STATES)
     for state, containers in bars.items():
         texts = [str(value) if value else "" for value in table[state]]
         colour = INK if state == "waiting" else "white"
@@ -115,7 +115,7 @@ def _stacked(axes: Axes, names: Sequence[str], table: dict[str, Any], colours: A
     begin = np.zeros(len(names))
     bars = {}
     for part, values in table.items():
-        bars[part] = axes.barh(places, values, left=begin, height=0.68, color=colours[part], label=part)
+        bars[part] = axes.barh(places, values, left=begin, height=0.68, color=colours[part], label=label(part))
         begin = begin + np.asarray(values, np.float64)
     axes.set_yticks(places, names)
     axes.tick_params(axis="y", length=0)
@@ -133,7 +133,7 @@ def spectra(items: Sequence[Spectrum]) -> str:
         for axes, (kind, unit) in zip(panels, kinds, strict=False):
             _spectrum_panel(axes, [s for s in items if (s.channel_type, s.unit) == (kind, unit)], items)
             axes.set_title(label(kind))
-            axes.set_ylabel(f"{shown_in(unit).name} per √Hz")
+            axes.set_ylabel(f"{label(shown_in(unit).name)} per √Hz")
             legend_above(axes, 2)
         for axes in panels[len(kinds) :]:
             axes.set_axis_off()
@@ -203,7 +203,7 @@ def _sensor_panel(figure: Figure, axes: Axes, item: Sensors) -> None:
     bar.outline.set_visible(False)
     if bar.solids is not None:
         bar.solids.set_edgecolor("face")  # else thin white lines between its colours
-    bar.set_label(f"RMS ({shown_in(item.unit).name})")
+    bar.set_label(f"RMS ({label(shown_in(item.unit).name)})")
     axes.set_title(f"{label(item.channel_type)}, {len(item.bads)} channels, {sum(map(bool, item.bads))} bad")
     axes.set_xlabel(label(item.recording), fontsize=6.5, color=QUIET)
 
