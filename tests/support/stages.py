@@ -11,6 +11,7 @@ import mne
 import numpy as np
 
 from neuromill.catalog.work import Counts, Scope
+from neuromill.records import DatasetVersion
 from neuromill.stages.outcomes import Stage, StageResult
 from neuromill.stages.pipeline import Pipeline
 from neuromill.stages.running import run_stage
@@ -136,8 +137,8 @@ def run(workspace: Workspace, pipeline: Pipeline, selection: Selection, *stages:
     return {stage: run_stage(workspace, pipeline, selection, stage) for stage in stages}
 
 
-def counts(workspace: Workspace, result: StageResult) -> Counts:
-    return workspace.ledger.counts(Scope(None, result.stage.value, result.identity))
+def counts(workspace: Workspace, result: StageResult, version: DatasetVersion | None = None) -> Counts:
+    return workspace.ledger.counts(Scope(version, result.stage.value, result.identity))
 
 
 def tree_digests(root: Path) -> dict[str, str]:

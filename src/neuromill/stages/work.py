@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -86,10 +85,8 @@ class WorkContext:
         return RawCache(self.settings.home / "cache" / "raw")
 
     def scratch(self) -> Path:
-        """Folder of this process for short-lived trees of links, on the file system of the cache."""
-        folder = self.settings.home / "scratch" / str(os.getpid())
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        """Folder for short-lived trees of links, on the file system of the cache (see ``scratch_folder``)."""
+        return self.settings.home / "scratch"
 
     def store(self, item: WorkItem) -> Path:
         """Folder of the store that the item ends in."""
