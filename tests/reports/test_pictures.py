@@ -67,7 +67,9 @@ def test_many_datasets_are_cut() -> None:
     assert "ds000" not in text
 
 
-@pytest.mark.parametrize(("seconds", "unit"), [(4000.0, "hours"), (90.0, "minutes"), (None, "recordings")])
+@pytest.mark.parametrize(
+    ("seconds", "unit"), [(4000.0, "hours"), (90.0, "minutes"), (2.0, "seconds"), (None, "recordings")]
+)
 def test_lengths_in_a_unit_that_fits(seconds: float | None, unit: str) -> None:
     text = pictures.overview([RecordingFacts("r", "ds", "train", seconds)] * 2, ())
     assert f">{unit}</text>" in text

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SECONDS_IN_HOUR = 3600
+SECONDS_IN_MINUTE, SECONDS_IN_HOUR = 60, 3600
 VERBS: Mapping[str, str] = {"fit": "tokenizer fit"}
 """CLI verbs of stages that are not called like their verb."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neuromill.reports import pictures
-from neuromill.reports.contents import SECONDS_IN_HOUR, Level
+from neuromill.reports.contents import SECONDS_IN_HOUR, SECONDS_IN_MINUTE, Level
 from neuromill.reports.measures import perplexity
 from neuromill.reports.style import printable
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 MOST_FAILURES = 20
 MOST_DATASETS = 50
 MOST_BADS = 20
-SECONDS_IN_MINUTE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +45,11 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Heading of a table; numbers stand on the right."""
+    """Heading of a table; numbers stand on the right, and our own words are never broken."""
 
     name: str
     number: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / SECONDS_IN_HOUR:,.1f} h"
 
 
+def count_of(number: int, thing: str) -> str:
+    """Write ``1 recording``, ``2 recordings``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def _tiles(contents: ReportContents) -> list[Tile]:
     failed = len({failure.recording for failure in contents.failures})
     tiles = [
@@ -171,7 +176,7 @@ def _failure_tables(contents: ReportContents) -> tuple[Table, ...]:
     )
     more = len(failures) - MOST_FAILURES
     each = Table(
-        (Column("recording"), Column("code"), Column("what happened"), Column("what to do")),
+        (Column("recording"), Column("code", whole=True), Column("what happened"), Column("what to do")),
         tuple((f.recording, f.code, f.message, f.next_step) for f in failures[:MOST_FAILURES]),
         f"{more} more failures: `neuromill status --failures` lists them all." if more > 0 else "",
     )
@@ -191,7 +196,7 @@ def _spectra(contents: ReportContents) -> Section:
         "the dashed line is mains interference that the filters left; a wide band means that channels differ much.",
         _inline(pictures.spectra(items)),
         "Line: median over good channels; band: 10th to 90th percentile. Welch, 2 s Hann windows, up to 60 s from the "
-        f"middle of {'; '.join(f'{n} recordings of {name}' for name, n in sorted(sampled.items()))}.",
+        f"middle of {'; '.join(count_of(n, 'recording') + f' of {name}' for name, n in sorted(sampled.items()))}.",
     )
 
 
@@ -259,9 +264,7 @@ def _codebooks(contents: ReportContents) -> Section:
         return _left_out("codebooks", title, "No codes are written yet.", contents.command("tokenize"))
     caption = ""
     if usage is not None:
-        caption = (
-            f"Token stores: {int(usage.counts[0].sum()):,} frames of good channels, {usage.n_recordings} recordings."
-        )
+        caption = f"Token stores: {int(usage.counts[0].sum()):,} frames of good channels, {count_of(usage.n_recordings, 'recording')}."
     return Section(
         "codebooks",
         title,

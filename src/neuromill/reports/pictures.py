@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuromill.reports.contents import SECONDS_IN_HOUR
+from neuromill.reports.contents import SECONDS_IN_HOUR, SECONDS_IN_MINUTE
 from neuromill.reports.measures import correlations, flatten, perplexity, places, shown_in
 from neuromill.reports.style import (
     BLUE,
@@ -70,7 +70,7 @@ def overview(recordings: Sequence[RecordingFacts], stages: Sequence[StageProgres
 
 
 def _hours(axes: Axes, recordings: Sequence[RecordingFacts], datasets: Sequence[str]) -> None:
-    """Hours, or minutes where there are less, or counts where no length is known yet."""
+    """Length in a unit that fits, or counts where no length is known yet."""
     unit, name = _unit_of_length(recordings)
     sums: defaultdict[tuple[str, str], float] = defaultdict(float)
     for recording in recordings:
@@ -92,7 +92,9 @@ def _unit_of_length(recordings: Sequence[RecordingFacts]) -> tuple[int, str]:
     longest = sum(recording.seconds or 0.0 for recording in recordings)
     if longest >= SECONDS_IN_HOUR:
         return SECONDS_IN_HOUR, "hours"
-    return (60, "minutes") if longest > 0 else (0, "recordings")
+    if longest >= SECONDS_IN_MINUTE:
+        return SECONDS_IN_MINUTE, "minutes"
+    return (1, "seconds") if longest > 0 else (0, "recordings")
 
 
 def _progress(axes: Axes, stages: Sequence[StageProgress]) -> None:
