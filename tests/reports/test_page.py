@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from neuromill.reports.page import MOST_FAILURES, duration, render
-from support.report_contents import empty, full, hostile
+from support.report_contents import empty, full, hostile, tokenizer, usage
 
 CASES = {"full": full(), "hostile": hostile(), "empty": empty()}
 
@@ -164,24 +164,21 @@ def test_a_command_can_be_pasted() -> None:
 
 
 def test_long_lists_are_cut_and_say_so() -> None:
-    contents = full()
-    text = Page(render(replace(contents, failures=contents.failures * (MOST_FAILURES + 5)))).text
+    text = Page(render(replace(empty(), failures=full().failures * (MOST_FAILURES + 5)))).text
     assert "5 more failures: `neuromill status --failures` lists them all." in text
     assert text.count("the file ends early") == MOST_FAILURES
 
 
 def test_published_tokenizer_without_measurements() -> None:
-    contents = full()
-    assert contents.tokenizer is not None
-    bare = replace(contents.tokenizer, correlation=None, si_sdr_db=None, mse=None, baseline_mse=None, levels=())
-    page = Page(render(replace(contents, tokenizer=bare)))
+    bare = replace(tokenizer(), correlation=None, si_sdr_db=None, mse=None, baseline_mse=None, levels=())
+    page = Page(render(replace(empty(), tokenizer=bare, usage=usage())))
     assert "reconstruction r" not in page.text
     assert "correlation with the original -" in page.text
     assert "0 - 16.0 50.0% 6.2%" in page.text
 
 
 def test_codebooks_before_anything_is_tokenized() -> None:
-    text = Page(render(replace(full(), usage=None))).text
+    text = Page(render(replace(empty(), tokenizer=tokenizer()))).text
     assert "codes used, gate" in text
     assert "0 20.2 - 75.0% 20.0%" in text
 

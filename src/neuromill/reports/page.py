@@ -264,7 +264,8 @@ def _codebooks(contents: ReportContents) -> Section:
         return _left_out("codebooks", title, "No codes are written yet.", contents.command("tokenize"))
     caption = ""
     if usage is not None:
-        caption = f"Token stores: {int(usage.counts[0].sum()):,} frames of good channels, {count_of(usage.n_recordings, 'recording')}."
+        stores = count_of(usage.n_recordings, "recording")
+        caption = f"Token stores: {int(usage.counts[0].sum()):,} frames of good channels, {stores}."
     return Section(
         "codebooks",
         title,
