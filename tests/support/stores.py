@@ -1,5 +1,6 @@
 """Small stores for tests."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,7 @@ def read_in_child(reader, pipe) -> None:
     sums = [int(reader.read(name, "codes", 10, 20).sum()) for name in ("sub-01_meg", "sub-02_meg")]
     pipe.send(sums)
     pipe.close()
+    os._exit(0)  # a forked child would run the exit handlers of all that the test session has started
 
 
 def write_tokens(store: Path, codes: np.ndarray, name: str = "sub-01_meg", segment_frames: int = 625, **options):
