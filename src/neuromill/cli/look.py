@@ -1,26 +1,27 @@
-"""Looking at work: status, explain, retry, doctor."""
+"""Looking at work: status, explain, retry, report, doctor."""
 
 from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from neuromill.cli.options import Common, Flag
+from neuromill.cli.options import Choice, Common, Flag
 from neuromill.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
     from neuromill.catalog.work import HistoryEvent, WorkRow
 
-COMMON = Common()
+COMMON, CHOICE = Common(), Choice()
 NOT_WELL = 1
 
 
 def register(app: App) -> None:
     """Add the verbs of this file."""
-    for verb in (status, explain, retry, doctor):
+    for verb in (status, explain, retry, report, doctor):
         app.command(verb)
 
 
@@ -72,11 +73,14 @@ def explain(recording: str, /, *, common: Common = COMMON) -> None:
         return
     for name, events in histories.items():
         print_table(name, ("when", "stage", "identity", "what", "code", "message"), [_event_row(e) for e in events])
-        last = events[-1] if events else None
-        if last is not None and last.next_step:
-            say(f"next: {last.next_step}")
-        if last is not None and last.code is not None:
-            say(f"about this code: docs/failures/{last.code.value}.md")
+        for event in {event.key: event for event in events}.values():  # the last word on each stage and identity
+            if event.code is not None:
+                say(
+                    f"next: {event.next_step}"
+                    if event.next_step
+                    else f"{event.key.stage} ended with {event.code.value}"
+                )
+                say(f"about this code: docs/failures/{event.code.value}.md")
 
 
 def retry(
@@ -114,6 +118,27 @@ def retry(
         print_json({"retried": number, "dry_run": dry_run})
     else:
         say(f"{number} failures {'would go' if dry_run else 'went'} back to waiting")
+
+
+def report(
+    pipeline: str, /, *, to: Path = Path("report.html"), choice: Choice = CHOICE, common: Common = COMMON
+) -> None:
+    """Write one HTML page with pictures: recordings, failures, spectra, sensors, codebooks, reconstruction, training.
+
+    Parameters
+    ----------
+    pipeline
+        A pipeline file, or the name of one that comes with the package.
+    to
+        File to write, report.html by default.
+    """
+    from neuromill.stages.reporting import write_report
+
+    written = write_report(common.workspace(), choice.pipeline(pipeline), choice.selection(), to)
+    if common.json:
+        print_json({"report": str(written)})
+    else:
+        say(str(written))
 
 
 def doctor(*, network: Annotated[bool, Flag] = False, common: Common = COMMON) -> None:

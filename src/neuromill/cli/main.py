@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import sys
+from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -52,8 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     tokens = sys.argv[1:] if arguments is None else arguments
     _set_up()
     try:
-        _load_plugins() if tokens[:1] == ["flows"] else _list_plugins()
-        app(tokens)
+        _name_plugins()
+        _run(tokens)
     except SystemExit:
         raise
     except KeyboardInterrupt:
@@ -67,6 +68,13 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"{error.strerror or error} [{error.filename or 'system'}] -> check the path, rights and space", BROKEN)
     except _made_on_purpose() as error:
         _fail(str(error), error.exit_code)
+
+
+def _run(tokens: list[str]) -> None:
+    try:
+        app(tokens)
+    finally:
+        sys.stdout.flush()  # a pipe that nobody reads any more shows here, not after the last line of this program
 
 
 def _set_up() -> None:
@@ -97,16 +105,11 @@ def _fail(text: str, code: int) -> None:
     sys.exit(code)
 
 
-def _load_plugins() -> None:
-    """Add the verbs that other packages bring (``flows``); only when one is asked for, Prefect takes 2 s to import."""
+@cache
+def _name_plugins() -> None:
+    """Add the verbs that other packages bring, unimported until one is asked for: Prefect takes 2 s."""
     for entry in entry_points(group="neuromill.cli"):
-        app.command(entry.load(), name=entry.name)
-
-
-def _list_plugins() -> None:
-    """Name those verbs in the help without importing them."""
-    for entry in entry_points(group="neuromill.cli"):
-        app.command(App(name=entry.name, help="Schedule and run the stages with Prefect: serve, run, setup."))
+        app.command(entry.value, name=entry.name, help="Schedule and run the stages with Prefect: setup, serve, run.")
 
 
 if __name__ == "__main__":

@@ -107,4 +107,6 @@ def parse_part(text: str) -> PartId | None:
     try:
         return PartId(int(index), int(count))
     except ValueError:
-        raise ConfigError("a part looks like 2/8", where=f"--part {text}") from None
+        raise ConfigError(
+            "there is no such part", where=f"--part {text}", next_step="--part 2/8 is the second of eight"
+        ) from None

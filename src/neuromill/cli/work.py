@@ -227,9 +227,10 @@ def result_document(result: StageResult) -> dict[str, Any]:
 
 def _show_plan(pipeline: str, choice: Choice, common: Common, only: Stage | None = None) -> None:
     from neuromill.stages.forecast import forecast
+    from neuromill.stages.running import PIPELINE_STAGES
 
-    forecasts = forecast(common.workspace(), choice.pipeline(pipeline), choice.selection())
-    forecasts = tuple(f for f in forecasts if only is None or f.stage is only)
+    stages = PIPELINE_STAGES if only is None else (only,)
+    forecasts = forecast(common.workspace(), choice.pipeline(pipeline), choice.selection(), stages)
     if common.json:
         print_json([f.as_dict() for f in forecasts])
         return

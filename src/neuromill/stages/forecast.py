@@ -46,10 +46,12 @@ class StageForecast:
         return {"stage": self.stage.value} | {name: getattr(self, name) for name in names}
 
 
-def forecast(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> tuple[StageForecast, ...]:
-    """Forecast every stage; a stage whose input does not exist yet is told as such."""
+def forecast(
+    workspace: Workspace, pipeline: Pipeline, selection: Selection, stages: Sequence[Stage] = PIPELINE_STAGES
+) -> tuple[StageForecast, ...]:
+    """Forecast these stages; one whose input does not exist yet is told as such."""
     chosen = choose(workspace, pipeline, selection)
-    return tuple(_stage_forecast(workspace, pipeline, chosen, stage) for stage in PIPELINE_STAGES)
+    return tuple(_stage_forecast(workspace, pipeline, chosen, stage) for stage in stages)
 
 
 def _stage_forecast(workspace: Workspace, pipeline: Pipeline, chosen: Chosen, stage: Stage) -> StageForecast:
@@ -57,9 +59,9 @@ def _stage_forecast(workspace: Workspace, pipeline: Pipeline, chosen: Chosen, st
         return _fit_forecast(workspace, pipeline, chosen)
     try:
         context = work_context(workspace, pipeline, chosen, stage)
-    except ConfigError:
-        count = len(chosen.recordings) if stage is Stage.TOKENIZE else 1
-        return StageForecast(stage, "", count, 0, 0, count, note="after the tokenizer is fitted")
+    except ConfigError as error:
+        count = 1 if stage is Stage.TRAIN else len(chosen.recordings)
+        return StageForecast(stage, "", count, 0, 0, count, note=f"not yet: {error.what}")
     if stage is Stage.TRAIN:
         from neuromill.stages.training import model_folder
 

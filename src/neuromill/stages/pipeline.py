@@ -84,16 +84,16 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError("no such pipeline file", where=str(path), next_step="check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not a YAML file: {_one_line(error)}", where=str(path)) from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that cannot be
+        raise ConfigError(f"not a YAML file: {_one_line(error)}", where=str(path), next_step=_PAGE) from None
     if not isinstance(document, dict):
-        raise ConfigError("a pipeline file is a YAML mapping", where=str(path))
+        raise ConfigError("a pipeline file is a YAML mapping", where=str(path), next_step=_PAGE)
     for override in overrides:
         _apply_override(document, override)
     try:
         return Pipeline.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(describe(error), where=str(path), next_step="see docs/pipelines.md") from None
+        raise ConfigError(describe(error), where=str(path), next_step=_PAGE) from None
 
 
 def describe(error: ValidationError) -> str:
@@ -105,6 +105,7 @@ def describe(error: ValidationError) -> str:
 
 
 _PLAIN = {"extra_forbidden": "there is no such key"}
+_PAGE = "see docs/pipelines.md"
 
 
 def _one_line(error: Exception) -> str:
@@ -114,13 +115,13 @@ def _one_line(error: Exception) -> str:
 def _apply_override(document: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError("an override looks like a.b=value", where=override)
+        raise ConfigError("an override looks like a.b=value", where=override, next_step=_PAGE)
     *parents, last = key.split(".")
     place: Any = document
     for parent in parents:
         place = _child(place, parent, override) if isinstance(place, list) else place.setdefault(parent, {})
         if not isinstance(place, dict | list):
-            raise ConfigError(f"{parent!r} is a value, not a section", where=override)
+            raise ConfigError(f"{parent!r} is a value, not a section", where=override, next_step=_PAGE)
     if isinstance(place, list):
         place[_index(place, last, override)] = _value(text, override)
     else:
@@ -130,8 +131,8 @@ def _apply_override(document: dict[str, Any], override: str) -> None:
 def _value(text: str, override: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value is not YAML: {_one_line(error)}", where=override) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"the value is not YAML: {_one_line(error)}", where=override, next_step=_PAGE) from None
 
 
 def _child(items: list[Any], key: str, override: str) -> Any:
@@ -145,4 +146,4 @@ def _index(items: list[Any], key: str, override: str) -> int:
         return named[0]
     if key.isdigit() and int(key) < len(items):
         return int(key)
-    raise ConfigError(f"{key!r} is neither a position nor the name of one step", where=override)
+    raise ConfigError(f"{key!r} is neither a position nor the name of one step", where=override, next_step=_PAGE)

@@ -43,7 +43,7 @@ SPLIT_COLUMN = "dataset_split"  # `split` is a BIDS entity
 def plan_stage(workspace: Workspace, pipeline: Pipeline, selection: Selection, stage: Stage) -> StagePlan:
     """Say what a stage of recordings still has to do; fetches nothing but listings, changes nothing.
 
-    A recording that failed for good at the stage before is not part of this one.
+    A recording that failed at a stage before is not part of this one.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def plan_stage(workspace: Workspace, pipeline: Pipeline, selection: Selection, s
 def plan_chosen(workspace: Workspace, chosen: Chosen, context: WorkContext, stage: Stage) -> StagePlan:
     """Plan a stage for recordings that are chosen already (see ``plan_stage``)."""
     identity = context.identity(stage)
-    failed_before = _failed(workspace, chosen, context, _BEFORE.get(stage))
+    failed_before = _failed_before(workspace, chosen, context, stage)
     items = [
         WorkItem(stage, identity, recording, recording.input_digest)
         for recording in chosen.recordings
@@ -276,13 +276,16 @@ def _past(workspace: Workspace, chosen: Chosen, stage: Stage, identity: str) -> 
     return {row.key.recording_id: PastWork(row.state is WorkState.DONE, row.code, row.input_digest) for row in rows}
 
 
-def _failed(workspace: Workspace, chosen: Chosen, context: WorkContext, stage: Stage | None) -> set[RecordingId]:
-    """Recordings that failed at a stage, under the identity the next one builds on, with the input they have now."""
-    if stage is None:
-        return set()
-    past = _past(workspace, chosen, stage, context.identity(stage))
+def _failed_before(workspace: Workspace, chosen: Chosen, context: WorkContext, stage: Stage) -> set[RecordingId]:
+    """Recordings that failed at a stage before, under the identities this one builds on, with their present input."""
     now = {recording.id: recording.input_digest for recording in chosen.recordings}
-    return {name for name, work in past.items() if work.code is not None and work.input_digest == now.get(name)}
+    failed: set[RecordingId] = set()
+    earlier = _BEFORE.get(stage)
+    while earlier is not None:
+        past = _past(workspace, chosen, earlier, context.identity(earlier))
+        failed |= {name for name, work in past.items() if work.code is not None and work.input_digest == now.get(name)}
+        earlier = _BEFORE.get(earlier)
+    return failed
 
 
 def _is_there(context: WorkContext, item: WorkItem) -> bool:

@@ -1,0 +1,206 @@
+"""Write the tables of keys in ``pipelines.md`` from the models that read a pipeline file."""  # noqa: INP001
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import yaml
+
+from neuromill.records import Config
+from neuromill.signals.steps import Step
+from neuromill.stages.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = Path(__file__).parent / "pipelines.md"
+BEGIN, END = "<!-- keys: written by make_pipelines.py -->", "<!-- keys: end -->"
+RULES = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤", "multipleOf": "multiple of"}
+
+# What the models do not say, because there the name says it to whoever knows the method.
+MEANINGS = {
+    "name": "names the pipeline in messages and in Prefect",
+    "title": "for people",
+    "prepare": "preprocessing of one recording",
+    "tokenizer": "the codec",
+    "pretrained": "a tokenizer that exists already; then nothing is fitted",
+    "fit": "how the tokenizer is fitted",
+    "gate": "what its codebooks must show before it is published",
+    "tokenize": "how recordings are encoded",
+    "train": "the model and its training",
+    "pretrained.source": "folder, or hub id",
+    "pretrained.revision": "commit or tag of the hub id",
+    "prepare.steps[pick].picks": "channel types, `meg` (mag and grad), `data`, or channel names",
+    "prepare.steps[pick].exclude": "channel names to leave out, or `bads`",
+    "prepare.steps[notch_filter].freqs": "Hz; `line` is the recording's line frequency and its harmonics",
+    "prepare.steps[notch_filter].notch_widths": "Hz; null is 1/200 of each frequency, as in MNE",
+    "prepare.steps[notch_filter].trans_bandwidth": "Hz",
+    "prepare.steps[filter].l_freq": "lower edge of the pass-band in Hz; null for a low-pass",
+    "prepare.steps[filter].h_freq": "upper edge of the pass-band in Hz; null for a high-pass",
+    "prepare.steps[filter].l_trans_bandwidth": "Hz, below `l_freq`",
+    "prepare.steps[filter].h_trans_bandwidth": "Hz, above `h_freq`",
+    "prepare.steps[resample].sfreq": "new rate in Hz",
+    "filter_length": "`auto`, a time (`10s`) or a number of samples, as in MNE",
+    "phase": "no delay",
+    "fir_window": "window of the FIR design",
+    "fir_design": "MNE's method",
+    "tokenizer.kind": "which codec",
+    "tokenizer.network": "sizes of the codec",
+    "tokenizer.network.n_quantizers": "levels of the residual quantizer",
+    "tokenizer.network.codebook_size": "rows per codebook; codes are uint8",
+    "tokenizer.network.codebook_dim": "width of a row",
+    "tokenizer.normalization": "what happens to a row before the codec sees it",
+    "fit.segment_seconds": "length of a window of signal",
+    "fit.batch_size": "rows (one channel of one window) per step",
+    "fit.steps": "optimisation steps",
+    "fit.lr": "largest learning rate",
+    "fit.betas": "of AdamW",
+    "fit.warmup_share": "share of the steps in which the learning rate rises",
+    "fit.ema_decay": "of the moving codebook averages",
+    "fit.kmeans_iterations": "of the start of each codebook",
+    "fit.losses": "weights of the loss",
+    "fit.revival": "what happens to dead codebook rows",
+    "fit.max_grad_norm": "clip gradients to it; null does not",
+    "fit.seed": "one seed, same bytes",
+    "fit.checkpoint_every": "steps between checkpoints of an unfinished fit",
+    "fit.losses.time_weight": "of the error of the waveform",
+    "fit.losses.huber_beta": "where the waveform error turns from square to absolute",
+    "fit.losses.frequency_weight": "of the error of the spectra",
+    "fit.losses.stft_windows": "window lengths of the spectra, in samples",
+    "fit.losses.commitment_weight": "of the distance between latent and code",
+    "fit.revival.enabled": "replace rows that nobody uses",
+    "fit.revival.every": "steps between two looks",
+    "fit.revival.below_share": "a row used less than this share of an even use is dead",
+    "tokenize.segment_seconds": "the codec starts anew after each; rounded down to whole frames",
+    "tokenize.precision": "arithmetic of the forward pass",
+    "tokenize.rows_per_forward": "rows per forward pass; part of the identity because it decides the last bit",
+    "train.seed": "one seed, same windows and masks",
+    "train.model": "sizes of the transformer; those of the codes come from the tokenizer",
+    "train.windows": "how recordings are cut",
+    "train.masking": "which frames are hidden",
+    "train.optim": "AdamW and its schedule",
+    "train.log_every_steps": "steps between lines of `metrics.jsonl`",
+    "train.validate_every_steps": "steps between validations",
+    "train.checkpoint_every_steps": "steps between checkpoints",
+    "train.loader_threads": "threads that fill batches; not part of the identity",
+    "train.model.n_layers": "layers",
+    "train.model.feedforward_factor": "hidden width of the feed-forward part, in `latent_dim`",
+    "train.model.position_bandwidth": "spread of the random frequencies of sensor positions",
+    "train.model.orientation_bandwidth": "the same of orientations",
+    "train.model.n_sensor_types": "kinds of sensor that get an embedding: magnetometer, gradiometer",
+    "train.model.n_quantizers": "set from the tokenizer",
+    "train.model.codebook_size": "set from the tokenizer",
+    "train.model.codebook_dim": "set from the tokenizer",
+    "train.masking.sfreq": "set from the tokenizer",
+    "train.masking.hop_samples": "set from the tokenizer",
+    "train.optim.lr": "largest learning rate",
+    "train.optim.betas": "of AdamW",
+    "train.optim.weight_decay": "of AdamW",
+    "train.optim.warmup_steps": "steps in which the learning rate rises",
+    "train.optim.final_lr_share": "of `lr`, at the last step",
+    "train.optim.clip_norm": "largest norm of the gradient",
+}
+
+
+def sections() -> Iterator[tuple[str, type[Config]]]:
+    """Models of a pipeline file with the path they have in it, in the order of the file."""
+    yield from _below("", Pipeline)
+
+
+def _below(path: str, model: type[Config]) -> Iterator[tuple[str, type[Config]]]:
+    yield path, model
+    if path == "prepare":
+        for step in get_args(get_args(Step)[0]):
+            yield f"prepare.steps[{step.model_fields['step'].default}]", step
+    for name, field in model.model_fields.items():
+        inner = _model_in(field.annotation)
+        if inner is not None:
+            yield from _below(f"{path}.{name}".lstrip("."), inner)
+
+
+def _model_in(annotation: Any) -> type[Config] | None:
+    found = [
+        part for part in (annotation, *get_args(annotation)) if isinstance(part, type) and issubclass(part, Config)
+    ]
+    return found[0] if found else None
+
+
+def meanings(model: type[Config]) -> dict[str, str]:
+    """What the docstrings of a model say of its fields: the ``Attributes`` section and the strings below fields."""
+    said: dict[str, str] = {}
+    tree = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
+    assert isinstance(tree, ast.ClassDef)  # noqa: S101
+    for before, after in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and isinstance(after, ast.Expr):
+            said[before.target.id] = _text(str(ast.literal_eval(after.value)))
+    _, _, attributes = inspect.cleandoc(model.__doc__ or "").partition("Attributes\n----------\n")
+    for names, text in re.findall(r"^(\S.*)\n((?: {4}.*\n?)+)", attributes, re.MULTILINE):
+        said |= dict.fromkeys(names.split(", "), _text(text))
+    said |= {name: field.description for name, field in model.model_fields.items() if field.description}
+    return said
+
+
+def _text(text: str) -> str:
+    joined = " ".join(text.split()).replace("``", "`").replace("None ", "null ").rstrip(".")
+    return joined if joined[:2].isupper() else joined[:1].lower() + joined[1:]
+
+
+def keys(path: str, model: type[Config]) -> Iterator[tuple[str, str, str, str]]:
+    """Key, what it may be, default and meaning of every field of a section."""
+    said, schema = meanings(model), model.model_json_schema()["properties"]
+    for name, field in model.model_fields.items():
+        if name == "step":
+            continue
+        full = f"{path}.{name}".lstrip(".")
+        meaning = MEANINGS.get(full) or said.get(name) or MEANINGS[name]
+        if _model_in(field.annotation) or full == "prepare.steps":
+            default = "required" if field.is_required() else "null" if field.default is None else "below"
+            yield name, "list of steps" if full == "prepare.steps" else "section", default, meaning
+        else:
+            yield name, kind(schema[name]), "required" if field.is_required() else _written(field.default), meaning
+
+
+def kind(schema: dict[str, Any]) -> str:
+    """Say in words what a JSON Schema allows."""
+    if "anyOf" in schema:
+        return " or ".join(kind(part) for part in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    if schema["type"] == "array":
+        items = schema.get("prefixItems", [schema.get("items", {"type": "value"})])
+        return f"list of {f'{len(items)} x ' if 'prefixItems' in schema else ''}{kind(items[0])}"
+    rules = [f"{sign} {schema[rule]:g}" for rule, sign in RULES.items() if rule in schema]
+    names = {"string": "text", "number": "number", "integer": "whole number", "boolean": "true, false"}
+    return " ".join([names.get(schema["type"], schema["type"]), ", ".join(rules)]).strip()
+
+
+def _written(default: Any) -> str:
+    value = list(default) if isinstance(default, tuple) else default
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+    return f"`{text}`"
+
+
+def tables() -> str:
+    """Return every section as Markdown."""
+    parts = []
+    for path, model in sections():
+        title = f"### `{path}`" if path else "### Top level"
+        rows = [f"| `{name}` | {what} | {default} | {meaning} |" for name, what, default, meaning in keys(path, model)]
+        parts.append("\n".join([title, "", "| key | value | default | meaning |", "|---|---|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
+def rendered(page: str) -> str:
+    """Return the page with its tables as the models are now."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
