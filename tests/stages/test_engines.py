@@ -50,7 +50,10 @@ def _is_worker(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("settings", [PROCESSES, DASK], ids=lambda settings: settings.kind.value)
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(PROCESSES, id="processes"), pytest.param(DASK, id="dask", marks=pytest.mark.slow)],  # 4 new workers
+)
 @DASK_NOISE
 def test_an_item_that_kills_its_worker_fails_alone(settings: EngineSettings) -> None:
     items = work_items(8)
