@@ -59,7 +59,7 @@ MEANINGS = {
     "fit.batch_size": "rows (one channel of one window) per step",
     "fit.steps": "optimisation steps",
     "fit.lr": "largest learning rate",
-    "fit.betas": "of AdamW",
+    "fit.betas": "of Adam",
     "fit.warmup_share": "share of the steps in which the learning rate rises",
     "fit.ema_decay": "of the moving codebook averages",
     "fit.kmeans_iterations": "of the start of each codebook",
