@@ -169,3 +169,10 @@ def test_an_unknown_pipeline_lists_the_known_ones(name: str, tmp_path: Path, mon
 def test_a_pipeline_survives_json() -> None:
     pipeline = load_pipeline(find_pipeline("meg-xl"))
     assert Pipeline.model_validate_json(pipeline.model_dump_json()) == pipeline
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text(find_pipeline("demo").read_text() + "\nname: another\n")
+    with pytest.raises(ConfigError, match="'name' occurs twice"):
+        load_pipeline(path)

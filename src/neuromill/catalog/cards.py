@@ -9,10 +9,11 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from neuromill.catalog.rules import RecordingRules, Selection, check_selection, matches
+from neuromill.catalog.strict_yaml import parse_yaml
 from neuromill.records import Config, ConfigError, DatasetVersion, RecordingError, check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from neuromill.records import Recording
@@ -129,17 +130,6 @@ class Card(Config):
         return "validation" if matches(self.splits.validation, recording.entities) else "train"
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice (PyYAML keeps the last one silently)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} occurs twice", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
-
-
 def load_card(path: Path) -> Card:
     """Read one card.
 
@@ -196,7 +186,7 @@ def _read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_CARD_BYTES:
             raise ConfigError("file is too large for a card", where=str(path))
-        return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_StrictLoader)  # noqa: S506 - derives from SafeLoader
+        return parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read the card: {error.strerror}", where=str(path)) from error
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, RecursionError) as error:

@@ -39,7 +39,8 @@ def demo(*, overrides: Overrides = OVERRIDES, running: Running = RUNNING, common
     if running.dry_run:
         say(f"would write a synthetic snapshot of 4 recordings to {home} and run all stages of {PIPELINE}.yaml on it")
         return
-    say(f"writing a synthetic snapshot to {home / 'snapshot'} ...") if not common.json else None
+    if not common.json and not (home / "snapshot").is_dir():
+        say(f"writing a synthetic snapshot to {home / 'snapshot'} ...")
     workspace = running.apply(demo_workspace(replace(common, home=home).workspace().settings))
     written = time.perf_counter() - begin
     with open_report() as report:
@@ -70,11 +71,11 @@ def _rows(shown: Demonstration) -> list[tuple[str, str]]:
         ("training loss", f"{shown.first_loss:.3f} -> {shown.last_loss:.3f}"),
     ]
     if shown.validation_accuracy is not None:
-        chance = 100 / shown.codebook_size
+        guess = 100 * shown.commonest_share
         rows.append(
             (
                 "masked-token accuracy, held-out subject",
-                f"{100 * shown.validation_accuracy:.2f} % (chance {chance:.2f} %)",
+                f"{100 * shown.validation_accuracy:.2f} % (always the commonest code: {guess:.2f} %)",
             )
         )
     return rows
@@ -83,7 +84,8 @@ def _rows(shown: Demonstration) -> list[tuple[str, str]]:
 def _next_steps(shown: Demonstration, home: Path, seconds: float) -> None:
     prepared, tokens = shown.stores
     group = next(iter(sorted(tokens.glob("*.zarr"))))
-    say(f"\nAll of it took {duration(seconds)}. The stores are in\n  {prepared}\n  {tokens}\n\nWhat to type next:")
+    say(f"\nAll of it took {duration(seconds)}. The stores are in\n  {prepared}\n  {tokens}")
+    say(f"Pictures of all of it, for a browser:\n  {shown.report}\n\nWhat to type next:")
     say(f"  neuromill shards ls --home {home}")
     say(f"  neuromill shards inspect {group}")
     say(f"  neuromill catalog query \"subject = '01'\" --home {home}")
@@ -97,9 +99,11 @@ def _document(shown: Demonstration) -> dict[str, object]:
     names = (
         "recordings", "hours", "bytes_raw", "bytes_prepared", "bytes_tokens", "codebook_size", "perplexity",
         "correlation", "si_sdr_db", "mse", "baseline_mse", "first_loss", "last_loss", "validation_accuracy",
+        "commonest_share",
     )  # fmt: skip
     document: dict[str, object] = {name: getattr(shown, name) for name in names}
     return document | {
         "stages": [result_document(result) for result in shown.results],
         "stores": [str(store) for store in shown.stores],
+        "report": str(shown.report),
     }

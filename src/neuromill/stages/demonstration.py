@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from neuromill.records import NeuroMillError
@@ -12,6 +13,7 @@ from neuromill.stages.contexts import work_context
 from neuromill.stages.looking import list_stores
 from neuromill.stages.outcomes import Stage, StageResult
 from neuromill.stages.refreshing import refresh
+from neuromill.stages.reporting import write_report
 from neuromill.stages.running import run_pipeline
 from neuromill.stages.selection import Selection
 from neuromill.stages.workspace import Workspace
@@ -38,6 +40,8 @@ class Demonstration:
         Of reconstruction and input on held-out windows; the baseline predicts each row's mean.
     first_loss, last_loss
         Of training; chance is ln(codebook size).
+    validation_accuracy, commonest_share
+        Masked codes of the held-out subject predicted right, and what always naming each level's commonest code gets.
     """
 
     results: tuple[StageResult, ...]
@@ -56,6 +60,8 @@ class Demonstration:
     first_loss: float
     last_loss: float
     validation_accuracy: float | None
+    commonest_share: float
+    report: Path
 
     def check(self) -> None:
         """Raise where something did not work: the demo must be able to fail."""
@@ -110,6 +116,8 @@ def demonstrate(workspace: Workspace, pipeline: Pipeline, report: Report) -> Dem
         first_loss=losses[0],
         last_loss=losses[-1],
         validation_accuracy=accuracy,
+        commonest_share=mean(quality["usage"]["dominant_share"]),
+        report=write_report(workspace, pipeline, Selection(), workspace.home / "report.html"),
     )
 
 

@@ -111,8 +111,8 @@ def _fit(
 
     from neuromill.tokenizers.fitting import fit
 
-    torch.set_num_threads(workspace.settings.engine.n_workers)
     config = pipeline.fit
+    torch.set_num_threads(config.cpu_threads)
     held_out = _held_out(workspace, pipeline, chosen)
     windows = Windows.over(workspace, pipeline, training, config.batch_size, config.seed)
     gate_windows = Windows.over(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from neuromill.catalog.strict_yaml import parse_yaml
 from neuromill.records import Config, ConfigError
 from neuromill.signals.steps import Step
 from neuromill.tokenizers.config import FitConfig, GateConfig, TokenizeConfig, TokenizerConfig
@@ -81,7 +82,7 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         The file is missing, is not YAML, has unknown keys or wrong values; the message names each place.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError("no such pipeline file", where=str(path), next_step="check the path") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that cannot be

@@ -8,10 +8,10 @@ from neuromill.records import ConfigError
 
 
 def shipped_folder(name: str) -> Path:
-    """Folder ``catalogs`` or ``pipelines`` of the checkout, else the copy that the wheel carries."""
+    """Folder ``catalogs`` or ``pipelines``: the copy that the wheel carries, else that of the checkout."""
     package = Path(__file__).resolve().parents[1]
-    checkout = package.parents[1] / name
-    return checkout if checkout.is_dir() else package / "_data" / name
+    carried = package / "_data" / name
+    return carried if carried.is_dir() else package.parents[1] / name
 
 
 def pipeline_names() -> tuple[str, ...]:

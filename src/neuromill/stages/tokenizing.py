@@ -27,11 +27,14 @@ def tokenize_recording(context: WorkContext, item: WorkItem) -> Made:
     RecordingError
         ``unit_conflict`` where the recording was prepared at another rate than the tokenizer works at.
     """
+    import torch
+
     from neuromill.stages.work import Made
     from neuromill.store.reader import StoreReader
     from neuromill.store.writer import TokenWriter
     from neuromill.tokenizers.encoding import encode_segments, grid_for, usage_of
 
+    torch.set_num_threads(1)  # workers share the cores; and codes must not depend on how many there are
     tokenizer, name = context.tokenizer(), item.recording.id.name
     with StoreReader.of_groups(context.prepared_store(item), (name,)) as reader:
         signal = reader.recording(name)

@@ -93,7 +93,7 @@ def _train(workspace: Workspace, context: WorkContext, split: Halves, folder: Pa
     from neuromill.sources.locking import exclusive
     from neuromill.training.loop import Progress, train
 
-    torch.set_num_threads(workspace.settings.engine.n_workers)
+    torch.set_num_threads(context.pipeline.train.cpu_threads)
     tokenizer = context.tokenizer()
     done_before = 0
 

@@ -139,6 +139,8 @@ class FitConfig(Config):
     """Arithmetic of the network while fitting; the quantizer always works in float32."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = None
     seed: int = 0
+    cpu_threads: Positive = 2
+    """Threads of a fit on a CPU: sums in another order give other weights, so the number is part of the identity."""
     checkpoint_every: Positive = 1000
 
 

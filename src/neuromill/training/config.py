@@ -88,6 +88,8 @@ class TrainConfig(Config):
         Older ones are removed; None keeps all.
     accelerator, devices, strategy
         Handed to ``lightning_fabric.Fabric``.
+    cpu_threads
+        Threads of a run on a CPU: sums in another order give another loss curve, so the number is part of the identity.
     precision
         Of the forward pass; "auto" is bf16 autocast on a GPU and float32 on a CPU.
     """
@@ -106,6 +108,7 @@ class TrainConfig(Config):
     checkpoint_every_steps: int = Field(default=5000, ge=1)
     keep_checkpoints: int | None = Field(default=3, ge=1)
     loader_threads: int = Field(default=2, ge=1)
+    cpu_threads: int = Field(default=2, ge=1)
     accelerator: str = "auto"
     devices: int = Field(default=1, ge=1)
     strategy: str = "auto"
