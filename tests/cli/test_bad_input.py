@@ -113,7 +113,17 @@ def test_parts(part: str, walked: Walked) -> None:
 def test_folders_of_recordings(walked: Walked, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
-    for name, fragment in [("missing", "no such folder"), ("file", "no such folder"), ("empty", "no recording")]:
+    (tmp_path / "...").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "rest_meg.fif").symlink_to("nowhere.fif")
+    refusals = {
+        "missing": "no such folder",
+        "file": "no such folder",
+        "empty": "no recording",
+        "...": "no name",
+        "notes": "rest_meg.fif: a link that leaves the folder or leads nowhere",
+    }
+    for name, fragment in refusals.items():
         ended = neuromill("run", walked.pipeline, "--data", tmp_path / name, "--home", tmp_path / "home")
         assert_refused(ended, CONFIG, fragment)
 
@@ -133,6 +143,9 @@ def test_a_condition_that_nothing_meets(walked: Walked) -> None:
         (["retry", "nobody"], ["no such recording [nobody]"]),
         (["retry", "--code", "tired"], ["tired", "too_short"]),
         (["tokenizer", "show", "nosuch"], ["no tokenizer folder [nosuch]"]),
+        (["tokenizer", "show", "**"], ["no tokenizer folder [**]"]),
+        (["tokenizer", "show", ""], ["config.json"]),
+        (["import", "nosuch.ckpt", "--to", "nosuch"], ["nosuch.ckpt"]),
         (["shards", "inspect", "nosuch.zarr"], ["no such group [nosuch.zarr]"]),
         (["shards", "verify", "nosuch"], ["no store is here [nosuch]"]),
         (["frobnicate"], ["Unknown command", "neuromill --help"]),

@@ -79,8 +79,8 @@ def choose(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> Ch
     if not recordings:
         raise ConfigError(
             "no recording is chosen",
-            where=" AND ".join(clause for clause in clauses if clause) or pipeline.name,
-            next_step="look with `neuromill catalog query`",
+            where=" AND ".join(clause for clause in clauses if clause) or str(selection.data or pipeline.name),
+            next_step="look with `neuromill catalog query true`",
         )
     return Chosen(datasets, share_of(recordings, selection.part), share_of(recordings, None))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from neuromill.catalog.cards import Card, Splits
 from neuromill.catalog.rules import RecordingRules
-from neuromill.records import ConfigError, safe_name
+from neuromill.records import ConfigError, RecordingError, safe_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,14 +56,22 @@ def dataset_of_folder(folder: Path) -> Dataset:
     Raises
     ------
     ConfigError
-        There is no such folder.
+        There is no such folder, or its name has no letter or digit.
     """
     folder = folder.expanduser().absolute()
     if not folder.is_dir():
         raise ConfigError("no such folder", where=str(folder), next_step="--data takes a folder of recordings")
+    try:
+        name = safe_name(folder.name)
+    except RecordingError:
+        raise ConfigError(
+            "the dataset is named like its folder, and this is no name",
+            where=str(folder),
+            next_step="rename the folder, or give a link to it",
+        ) from None
     bids = any(child.is_dir() for child in folder.glob("sub-*"))
     card = Card(
-        id=safe_name(folder.name),
+        id=name,
         title=f"Recordings in {folder.name}",
         archive="local",
         version="local",

@@ -134,8 +134,12 @@ def describe_tokenizer(workspace: Workspace, source: str) -> dict[str, Any]:
     """Settings, digest, fit and codebook usage of a tokenizer, as JSON values; ``levels`` has one row per level."""
     from neuromill.tokenizers.files import from_pretrained, read_facts
 
-    own = sorted((workspace.home / "tokenizers").glob(f"{source}*")) if "/" not in source else []
-    place = str(own[0]) if len(own) == 1 else source
+    fitted = sorted((workspace.home / "tokenizers").glob("*"))
+    own = [folder for folder in fitted if source and folder.name.startswith(source)]
+    if len(own) > 1:
+        choices = ", ".join(folder.name for folder in own)
+        raise ConfigError("more than one tokenizer begins like this", where=source, next_step=f"one of {choices}")
+    place = str(own[0]) if own else source
     tokenizer, facts = from_pretrained(place), read_facts(place)
     quality = facts.get("quality") or {}
     usage = quality.get("usage") or {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from neuromill.records import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -68,10 +70,29 @@ def refresh(workspace: Workspace, dataset: Dataset) -> Refreshed:
 
 
 def index_tables(workspace: Workspace, datasets: Sequence[Dataset]) -> list[pa.Table]:
-    """Open the recording index of each dataset; one that is missing, or belongs to a folder, is written first."""
+    """Open the recording index of each dataset; one that is missing, or belongs to a folder, is written first.
+
+    Raises
+    ------
+    ConfigError
+        A folder holds no recording; the message tells the first thing that was left out.
+    """
     from neuromill.catalog.index import read_table
 
     for dataset in datasets:
         if dataset.folder is not None or not workspace.index_path(dataset.card.dataset_version).is_file():
-            refresh(workspace, dataset)
+            refreshed = refresh(workspace, dataset)
+            if dataset.folder is not None and not refreshed.recordings:
+                raise ConfigError(
+                    f"no recording is found in this folder{_first_loss(refreshed)}",
+                    where=str(dataset.folder),
+                    next_step="layouts and formats: docs/cards.md, docs/sources.md",
+                )
     return [read_table(workspace.index_path(dataset.card.dataset_version)) for dataset in datasets]
+
+
+def _first_loss(refreshed: Refreshed) -> str:
+    reasons = [f"{skipped.path}: {skipped.reason}" for skipped in refreshed.skipped]
+    reasons += [f"{left.path}: {left.reason}" for left in refreshed.left_out]
+    reasons += [f"{problem.path}: {problem.message}" for problem in refreshed.problems]
+    return f"; {len(reasons)} files are left out, the first is {reasons[0]}" if reasons else ""
