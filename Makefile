@@ -16,8 +16,8 @@ test-slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow
 
 lint: .venv/.dev
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --check src flows tests benchmarks
+	$(BIN)/ruff check src flows tests benchmarks docs
 	$(BIN)/mypy
 
 $(BIN)/uv:
