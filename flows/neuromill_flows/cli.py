@@ -97,17 +97,14 @@ def run(
     until
         Last stage of the flow `pipeline`.
     """
+    from neuromill.cli.work import show_plan, show_results
+
     set_defaults()
-    request = to_request(pipeline, common, choice, running)
-    results = run_flow(flow, request, until)
-    if common.json:
-        print_json([asdict(result) for result in results])
+    if running.dry_run:
+        show_plan(pipeline, choice, common)
         return
-    columns = ("stage", "identity", "found", "done before", "done now", "failed", "seconds", "note")
-    rows = [
-        (r.stage, r.identity, r.found, r.already_done, r.done, r.failed, round(r.seconds, 1), r.note) for r in results
-    ]
-    print_table(f"{flow} {pipeline}", columns, rows)
+    results = run_flow(flow, to_request(pipeline, common, choice, running), until)
+    show_results(tuple(results), as_json=common.json)
 
 
 def to_request(pipeline: str, common: Common, choice: Choice, running: Running) -> Request:

@@ -27,6 +27,7 @@ def road(walked: Road, tmp_path: Path) -> Road:
     """A copy that a test may change."""
     shutil.copytree(walked.home, tmp_path / "home", symlinks=True)
     shutil.copytree(walked.data, tmp_path / "lab")
+    (tmp_path / "home" / "catalog" / "lab@local.folder").unlink()  # the copy stands for the folder itself
     return Road(tmp_path / "home", tmp_path / "lab", walked.pipeline, walked.results)
 
 

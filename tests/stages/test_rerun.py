@@ -8,8 +8,10 @@ import pytest
 from neuromill.catalog.index import read_index
 from neuromill.catalog.work import Scope, WorkState
 from neuromill.records import ConfigError, FailureCode, NeuroMillError, PartId, RecordingError
+from neuromill.stages.datasets import dataset_of_folder
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.preparing import prepare_recording
+from neuromill.stages.refreshing import refresh
 from neuromill.stages.running import hold_stage, plan_stage, run_pipeline, run_stage
 from neuromill.stages.selection import Selection
 from neuromill.stages.work import WorkContext
@@ -440,3 +442,14 @@ def test_a_recording_error_keeps_its_place() -> None:
     from neuromill.stages.work import _text
 
     assert _text(RecordingError(FailureCode.EMPTY, "nothing", where="a.fif")) == "nothing [a.fif]"
+
+
+def test_two_folders_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+    folders = [tmp_path / place / "lab" for place in ("a", "b")]
+    for folder in folders:
+        (folder / "sub-01").mkdir(parents=True)
+    with workspace_at(tmp_path / "home") as workspace:
+        refresh(workspace, dataset_of_folder(folders[0]))
+        refresh(workspace, dataset_of_folder(folders[0]))
+        with pytest.raises(ConfigError, match=f"another folder of this name was used in this home: {folders[0]}"):
+            refresh(workspace, dataset_of_folder(folders[1]))

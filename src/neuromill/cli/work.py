@@ -39,7 +39,7 @@ def plan(pipeline: str, /, *, choice: Choice = CHOICE, common: Common = COMMON) 
     pipeline
         A pipeline file, or the name of one that comes with the package.
     """
-    _show_plan(pipeline, choice, common)
+    show_plan(pipeline, choice, common)
 
 
 def ingest(pipeline: str, /, *, choice: Choice = CHOICE, running: Running = RUNNING, common: Common = COMMON) -> None:
@@ -161,7 +161,7 @@ def run(
     from neuromill.stages.running import run_pipeline
 
     if running.dry_run:
-        _show_plan(pipeline, choice, common)
+        show_plan(pipeline, choice, common)
         return
     workspace = running.apply(common.workspace())
     with open_report() as report:
@@ -180,7 +180,7 @@ def _run_one(stage: str, pipeline: str, choice: Choice, running: Running, common
     from neuromill.stages.running import run_stage
 
     if running.dry_run:
-        _show_plan(pipeline, choice, common, Stage(stage))
+        show_plan(pipeline, choice, common, Stage(stage))
         return
     workspace = running.apply(common.workspace())
     with open_report() as report:
@@ -225,7 +225,7 @@ def result_document(result: StageResult) -> dict[str, Any]:
     }
 
 
-def _show_plan(pipeline: str, choice: Choice, common: Common, only: Stage | None = None) -> None:
+def show_plan(pipeline: str, choice: Choice, common: Common, only: Stage | None = None) -> None:
     from neuromill.stages.forecast import forecast
     from neuromill.stages.running import PIPELINE_STAGES
 

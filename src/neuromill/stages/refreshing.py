@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuromill.records import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import pyarrow as pa
 
@@ -53,6 +53,7 @@ def refresh(workspace: Workspace, dataset: Dataset) -> Refreshed:
     from neuromill.catalog.splits import check_expected
 
     card, source = dataset.card, dataset.origin.open(workspace.settings)
+    _keep_folders_apart(workspace, dataset)
     listing = source.listing(card.version)
     found = discover(listing.manifest, card.recordings, source.read)
     path = workspace.index_path(card.dataset_version)
@@ -67,6 +68,22 @@ def refresh(workspace: Workspace, dataset: Dataset) -> Refreshed:
         skipped=listing.skipped,
         differences=check_expected(found.recordings, card),
     )
+
+
+def _keep_folders_apart(workspace: Workspace, dataset: Dataset) -> None:
+    """Refuse a folder with the name of another one: they would share a store. A moved one is welcome."""
+    if dataset.folder is None:
+        return
+    note = workspace.index_path(dataset.card.dataset_version).with_suffix(".folder")
+    known = note.read_text(encoding="utf-8") if note.is_file() else ""
+    if known != str(dataset.folder) and known and Path(known).is_dir():
+        raise ConfigError(
+            f"another folder of this name was used in this home: {known}",
+            where=str(dataset.folder),
+            next_step=f"rename it, use another --home, or, if it is the same data, delete {note}",
+        )
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(str(dataset.folder), encoding="utf-8")
 
 
 def index_tables(workspace: Workspace, datasets: Sequence[Dataset]) -> list[pa.Table]:
