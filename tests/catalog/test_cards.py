@@ -10,7 +10,7 @@ from support.paths import PROJECT
 
 CATALOGS = PROJECT / "catalogs"
 MINIMAL = {
-    "id": "ds1", "title": "t", "archive": "local", "version": "1", "modality": "meg", "device": "d", "licence": "CC0",
+    "id": "ds1", "title": "t", "archive": "openneuro", "version": "1", "modality": "meg", "device": "d", "licence": "CC0",
     "citation": "c",
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import yaml
@@ -14,7 +15,6 @@ from neuromill.records import Config, ConfigError, DatasetVersion, RecordingErro
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from neuromill.records import Recording
 
@@ -102,6 +102,7 @@ class Card(Config):
     licence: str
     citation: str
     access: Access = Access.OPEN
+    folder: Path | None = Field(default=None, description="where a dataset of the archive `local` lies, absolute or ~")
     synthetic: bool = Field(
         default=False, description="made by a program; in no archive but the one the program writes"
     )
@@ -117,6 +118,14 @@ class Card(Config):
             return check_name(name)
         except RecordingError as error:
             raise ValueError(error.what) from error
+
+    @model_validator(mode="after")
+    def _folder_goes_with_local(self) -> Card:
+        if (self.folder is not None) != (self.archive == "local"):
+            raise ValueError("`folder` goes with `archive: local`, and only with it")
+        if self.folder is not None and not self.folder.expanduser().is_absolute():
+            raise ValueError("`folder` must be absolute or begin with ~")
+        return self
 
     @property
     def dataset_version(self) -> DatasetVersion:

@@ -32,12 +32,16 @@ def demo(*, overrides: Overrides = OVERRIDES, running: Running = RUNNING, common
     Everything goes below ./neuromill-demo (or --home); delete the folder to start over.
     """
     from neuromill.cli.work import stage_row
-    from neuromill.stages.demonstration import demo_workspace, demonstrate
+    from neuromill.stages.demonstration import demo_spec, demo_workspace, demonstrate
 
     begin = time.perf_counter()
     home = (common.home or HOME).absolute()
     if running.dry_run:
-        say(f"would write a synthetic snapshot of 4 recordings to {home} and run all stages of {PIPELINE}.yaml on it")
+        spec = demo_spec()
+        number = spec.subjects * spec.runs
+        say(
+            f"would write a synthetic snapshot of {number} recordings to {home} and run every stage of {PIPELINE} on it"
+        )
         return
     if not common.json and not (home / "snapshot").is_dir():
         say(f"writing a synthetic snapshot to {home / 'snapshot'} ...")
@@ -48,7 +52,7 @@ def demo(*, overrides: Overrides = OVERRIDES, running: Running = RUNNING, common
     if common.json:
         print_json(_document(shown))
     else:
-        rows = [("snapshot", "", 4, "", "", "", size(shown.bytes_raw), duration(written), "")]
+        rows = [("snapshot", "", shown.recordings, "", "", "", size(shown.bytes_raw), duration(written), "")]
         columns = ("stage", "identity", "found", "already done", "done", "failed", "written", "time", "note")
         print_table("", columns, [*rows, *(stage_row(result) for result in shown.results)])
         print_table("", ("what came out", ""), _rows(shown))

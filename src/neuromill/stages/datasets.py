@@ -75,6 +75,7 @@ def dataset_of_folder(folder: Path) -> Dataset:
         title=f"Recordings in {folder.name}",
         archive="local",
         version="local",
+        folder=folder,
         modality="meg",
         device="as the files say",
         licence="own data",

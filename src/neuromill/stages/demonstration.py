@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from neuromill.records import NeuroMillError
+from neuromill.records import ConfigError, NeuroMillError
 from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import work_context
 from neuromill.stages.looking import list_stores
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from neuromill.stages.pipeline import Pipeline
     from neuromill.stages.report import Report
     from neuromill.stages.settings import Settings
+    from neuromill.synthetic.snapshot import SnapshotSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +79,18 @@ class Demonstration:
             raise NeuroMillError(f"the demo did not work: {'; '.join(problems)}", next_step="`neuromill doctor`")
 
 
+def demo_spec() -> SnapshotSpec:
+    """What the demo's snapshot holds."""
+    from neuromill.synthetic.snapshot import SnapshotSpec
+
+    return SnapshotSpec()
+
+
 def demo_workspace(settings: Settings) -> Workspace:
     """Workspace whose OpenNeuro is a synthetic snapshot in the home folder, written if it is not there yet."""
-    from neuromill.synthetic.snapshot import SnapshotSpec, write_snapshot
+    from neuromill.synthetic.snapshot import write_snapshot
 
-    spec, folder = SnapshotSpec(), settings.home / "snapshot"
+    spec, folder = demo_spec(), settings.home / "snapshot"
     place = folder / "place.json"
     if not place.is_file():
         written = write_snapshot(folder, spec)
@@ -93,6 +101,11 @@ def demo_workspace(settings: Settings) -> Workspace:
 
 def demonstrate(workspace: Workspace, pipeline: Pipeline, report: Report) -> Demonstration:
     """Run every stage of the pipeline and measure what is there afterwards."""
+    if pipeline.datasets != (demo_spec().dataset,):
+        raise ConfigError(
+            "the demo works on its own dataset", where=f"datasets: {list(pipeline.datasets)}",
+            next_step="use `neuromill run` for others",
+        )  # fmt: skip
     refreshed = refresh(workspace, workspace.dataset(pipeline.datasets[0]))
     results = run_pipeline(workspace, pipeline, Selection(), report=report)
     quality, codebook_size = _quality(workspace, pipeline)

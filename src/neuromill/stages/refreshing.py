@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neuromill.records import ConfigError
+from neuromill.records import ConfigError, RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pyarrow as pa
 
+    from neuromill.catalog.cards import Card
     from neuromill.catalog.discovery import LeftOut, Problem
     from neuromill.catalog.splits import Difference
     from neuromill.records import DatasetVersion, Recording
-    from neuromill.sources.protocol import Skipped
+    from neuromill.sources.protocol import Listing, Skipped, Source
     from neuromill.stages.datasets import Dataset
     from neuromill.stages.workspace import Workspace
 
@@ -54,7 +55,7 @@ def refresh(workspace: Workspace, dataset: Dataset) -> Refreshed:
 
     card, source = dataset.card, dataset.origin.open(workspace.settings)
     _keep_folders_apart(workspace, dataset)
-    listing = source.listing(card.version)
+    listing = _listing(source, card)
     found = discover(listing.manifest, card.recordings, source.read)
     path = workspace.index_path(card.dataset_version)
     write_index(path, found.recordings, card.split_of)
@@ -68,6 +69,17 @@ def refresh(workspace: Workspace, dataset: Dataset) -> Refreshed:
         skipped=listing.skipped,
         differences=check_expected(found.recordings, card),
     )
+
+
+def _listing(source: Source, card: Card) -> Listing:
+    try:
+        return source.listing(card.version)
+    except RecordingError as error:
+        if not card.synthetic:
+            raise
+        raise ConfigError(
+            f"{card.id} is synthetic and in no archive", where=error.where, next_step="`neuromill demo` makes it"
+        ) from error
 
 
 def _keep_folders_apart(workspace: Workspace, dataset: Dataset) -> None:

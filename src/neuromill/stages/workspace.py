@@ -61,7 +61,8 @@ class Workspace:
             raise ConfigError(
                 "no card has this id", where=card_id, next_step=f"known: {', '.join(cards)}; see docs/cards.md"
             )
-        return Dataset(cards[card_id])
+        card = cards[card_id]
+        return Dataset(card, card.folder.expanduser() if card.folder else None)
 
     def datasets(self, pipeline: Pipeline, selection: Selection) -> tuple[Dataset, ...]:
         """Return the datasets a command is about: the folder given with ``--data``, else the pipeline's."""
