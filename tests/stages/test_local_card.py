@@ -55,3 +55,18 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path, change: str, why:
     path.write_text(CARD.replace("archive: local\nfolder: {folder}", change).format())
     with pytest.raises(ConfigError, match=why):
         load_card(path)
+
+
+def test_the_line_frequency_of_the_card_is_part_of_the_input(tmp_path: Path) -> None:
+    """Sidecars and files that say nothing leave it to the card, and a notch filter uses it."""
+    folder = write_bids(tmp_path / "recordings")
+    digests = []
+    for line_freq in (50, 60):
+        with workspace_at(tmp_path / f"home{line_freq}") as workspace:
+            own = workspace.home / "catalogs"
+            own.mkdir(parents=True)
+            (own / "lab.yaml").write_text(CARD.format(folder=folder) + f"line_freq: {line_freq}\n")
+            recordings = choose(workspace, tiny_pipeline(datasets=("lab2026",)), Selection()).recordings
+            assert {r.line_freq for r in recordings} == {line_freq}
+            digests.append({r.input_digest for r in recordings})
+    assert digests[0].isdisjoint(digests[1])

@@ -100,9 +100,12 @@ def test_a_second_run_asks_the_archive_nothing(
 
 def test_an_archive_that_cannot_be_asked_is_a_failure_of_its_own(tmp_path: Path) -> None:
     nowhere = Endpoints(git_url=f"file://{tmp_path}/none/{{dataset}}.git", bucket_url=f"file://{tmp_path}/none")
-    with workspace_at(tmp_path / "home", endpoints=nowhere) as workspace, pytest.raises(RecordingError) as caught:
-        run_stage(workspace, PIPELINE, EVERYTHING, Stage.INGEST)
-    assert caught.value.code is FailureCode.UNREACHABLE_UPSTREAM
+    with workspace_at(tmp_path / "home", endpoints=nowhere) as workspace:
+        with pytest.raises(RecordingError) as caught:
+            run_stage(workspace, tiny_pipeline(datasets=("ds004078",)), EVERYTHING, Stage.INGEST)
+        assert caught.value.code is FailureCode.UNREACHABLE_UPSTREAM
+        with pytest.raises(ConfigError, match="synthetic and in no archive"):
+            run_stage(workspace, PIPELINE, EVERYTHING, Stage.INGEST)
 
 
 def test_an_object_the_bucket_does_not_have_fails_its_recording_only(snapshot: Snapshot, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ class Recording:
 
     ``path`` is the file or folder a reader opens; ``members`` are all files it needs (every part of a split FIF,
     every file of a CTF folder, the markers of a KIT run, the sidecars that apply). Numbers are what the sidecars
-    say before anything is fetched, None where they say nothing.
+    say before anything is fetched, None where they say nothing; the card may state the line frequency in their place.
     """
 
     id: RecordingId
@@ -146,11 +146,14 @@ class Recording:
 
     @property
     def input_digest(self) -> str:
-        """SHA-256 over the members' paths, sizes and digests: changes exactly when the input does."""
+        """SHA-256 over the members' paths, sizes and digests, and the line frequency: changes when the input does.
+
+        The line frequency may come from the card, that is from outside the members; a notch filter uses it.
+        """
         from neuromill.records.digests import Digest, canonical_json
 
         rows = [[m.path, m.size, str(m.digest or m.locator)] for m in sorted(self.members, key=lambda m: m.path)]
-        return Digest.of(canonical_json(rows)).hex
+        return Digest.of(canonical_json({"line_freq": self.line_freq, "members": rows})).hex
 
 
 def check_name(name: str) -> str:

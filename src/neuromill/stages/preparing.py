@@ -112,7 +112,7 @@ def _plan(context: WorkContext, recording: Recording, signal: SignalRecording) -
             where=recording.path,
             next_step="lower prepare.min_seconds if this is wanted",
         )
-    line_freq = signal.facts.line_freq or recording.line_freq or context.line_freq(recording.id.dataset)
+    line_freq = signal.facts.line_freq or recording.line_freq
     channels = signal.channels.require_unique_names(recording.path)
     return plan_chain(
         context.pipeline.prepare.steps, channels, signal.sfreq, signal.n_times, line_freq, where=recording.path
@@ -149,7 +149,7 @@ def _attributes(context: WorkContext, item: WorkItem, facts: SignalFacts, chain:
         known
         | {
             "sfreq": chain.sfreq,
-            "line_freq": facts.line_freq or known["line_freq"] or context.line_freq(item.recording.id.dataset),
+            "line_freq": facts.line_freq or known["line_freq"],
             "highpass": max([step.l_freq for step in filters if step.l_freq], default=facts.highpass),
             "lowpass": min(edges),
             "facts": _as_json({"signal": asdict(facts), "chain": _chain_facts(chain)}),

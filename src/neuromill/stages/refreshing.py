@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,17 +57,18 @@ def refresh(workspace: Workspace, dataset: Dataset) -> Refreshed:
     _keep_folders_apart(workspace, dataset)
     listing = _listing(source, card)
     found = discover(listing.manifest, card.recordings, source.read)
+    recordings = tuple(replace(r, line_freq=r.line_freq or card.line_freq) for r in found.recordings)
     path = workspace.index_path(card.dataset_version)
-    write_index(path, found.recordings, card.split_of)
+    write_index(path, recordings, card.split_of)
     return Refreshed(
         dataset_version=card.dataset_version,
         index=path,
         revision=listing.manifest.revision,
-        recordings=found.recordings,
+        recordings=recordings,
         left_out=found.left_out,
         problems=found.problems,
         skipped=listing.skipped,
-        differences=check_expected(found.recordings, card),
+        differences=check_expected(recordings, card),
     )
 
 
