@@ -17,10 +17,17 @@ os.environ.update(
 )
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.paths import data_root
 
 REQUIRED = "NEUROMILL_REQUIRE_DATA"
+
+# Times are no part of a test: a busy machine is slow. CI draws the same examples every time, people draw new ones.
+settings.register_profile(
+    "neuromill", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+)
+settings.load_profile("neuromill")
 
 
 def pytest_configure(config: pytest.Config) -> None:
