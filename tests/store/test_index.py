@@ -7,9 +7,10 @@ import pytest
 
 from neuromill.records import ConfigError
 from neuromill.store.contents import describe_group
-from neuromill.store.errors import CorruptStoreError
+from neuromill.store.errors import CorruptStoreError, StoreError
 from neuromill.store.filesystem import open_file_system
 from neuromill.store.index import read_index, rebuild_index
+from neuromill.store.verify import group_damage, verify_store
 from support.stores import signal, write_signal, write_tokens
 
 NAMES = ("sub-01_meg", "sub-02_meg", "sub-10_meg")
@@ -23,7 +24,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_index_says_what_the_groups_say(store: Path) -> None:
-    assert rebuild_index(store) == 3
+    assert rebuild_index(store).n_recordings == 3
     fs = open_file_system(store)
     index = read_index(store)
     assert [r.name for r in index] == list(NAMES)
@@ -70,7 +71,7 @@ def test_columns_can_be_queried(store: Path) -> None:
 
 
 def test_an_empty_store_has_an_empty_index(tmp_path: Path) -> None:
-    assert rebuild_index(tmp_path) == 0
+    assert rebuild_index(tmp_path).n_recordings == 0
     assert read_index(tmp_path) == ()
 
 
@@ -102,3 +103,40 @@ def test_tokens_are_indexed_alike(tmp_path: Path) -> None:
     assert (recording.kind, recording.n_rows, recording.n_channels) == ("tokens", 700, 4)
     assert recording.main.dims == ("frame", "quantizer", "channel")
     assert recording.attributes["segment_samples"] == 7500
+
+
+DAMAGES = {
+    "metadata cut": lambda group: (group / "zarr.json").write_text("{"),
+    "metadata changed": lambda group: (group / "zarr.json").write_text((group / "zarr.json").read_text()[:-1] + " "),
+    "array metadata gone": lambda group: (group / "signal" / "zarr.json").unlink(),
+    "manifest cut": lambda group: (group / "manifest" / "zarr.json").write_text('{"attributes"'),
+    "manifest gone": lambda group: (group / "manifest" / "zarr.json").unlink(),
+    "shard cut": lambda group: (group / "signal" / "c" / "0" / "0").write_bytes(b"123"),
+    "shard gone": lambda group: (group / "signal" / "c" / "0" / "0").unlink(),
+    "shard index changed": lambda group: _flip_last_byte(group / "signal" / "c" / "0" / "0"),
+    "small array cut": lambda group: (group / "channel_scale" / "c" / "0").write_bytes(b""),
+}
+
+
+def _flip_last_byte(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_group_is_left_out_told_and_replaced_by_its_writer(store: Path, damage) -> None:
+    values = signal(300, 3, seed=7)
+    write_signal(store, values, "sub-77_meg")
+    before = rebuild_index(store)
+    assert (before.n_recordings, dict(before.damaged)) == (4, {})
+    assert group_damage(store, "sub-77_meg") is None
+    damage(store / "sub-77_meg.zarr")
+    assert isinstance(group_damage(store, "sub-77_meg"), StoreError)
+    rebuilt = rebuild_index(store)
+    assert rebuilt.n_recordings == 3
+    assert set(rebuilt.damaged) == {"sub-77_meg"}
+    assert "sub-77_meg" not in {recording.name for recording in read_index(store)}
+    assert {problem.recording for problem in verify_store(store)} == {"sub-77_meg"}
+    assert write_signal(store, values, "sub-77_meg", replace=True).created
+    assert rebuild_index(store).damaged == {}
+    assert verify_store(store) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuromill.records import canonical_json
-from neuromill.store.errors import CorruptStoreError, UnsupportedLayoutError
+from neuromill.store.errors import CorruptStoreError, StoreError, UnsupportedLayoutError
 from neuromill.store.layout import (
     GROUP_SUFFIX,
     MANIFEST_FILE,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from neuromill.store.filesystem import FileSystem
     from neuromill.store.publishing import GroupFile
 
+MAKE_AGAIN = "run its stage again: a damaged group is replaced"
 MAIN_ARRAYS: Mapping[str, str] = {"signal": "signal", "tokens": "codes", "features": "features"}
 
 
@@ -141,14 +143,51 @@ def describe_group(fs: FileSystem, recording: str) -> IndexedRecording:
     return IndexedRecording(recording, attributes, arrays)
 
 
+def describe_whole(fs: FileSystem, recording: str) -> IndexedRecording:
+    """``describe_group`` for a group that every file is there for: sizes and the digests of all metadata are tested.
+
+    Cheap beside ``verify``: of the shards, only sizes and indexes are read.
+
+    Raises
+    ------
+    MissingFileError
+        If a file of the group is missing, or all of it.
+    CorruptStoreError
+        If a file is not what the manifest says, or cannot be read.
+    """
+    group = group_name(recording)
+    for file in read_manifest(fs, group):
+        path = f"{group}/{file.path}"
+        size = fs.size(path)
+        if size != file.size:
+            raise CorruptStoreError(
+                f"file has {size} bytes, the manifest says {file.size}", where=path, next_step=MAKE_AGAIN
+            )
+        if path.endswith(METADATA_FILE) and hashlib.sha256(fs.read_bytes(path)).hexdigest() != file.sha256:
+            raise CorruptStoreError("metadata is not what was written", where=path, next_step=MAKE_AGAIN)
+    return describe_group(fs, recording)
+
+
+def describe_store(fs: FileSystem) -> tuple[list[IndexedRecording], dict[str, StoreError]]:
+    """Every group of a store that is whole, and by name what is wrong with each other one."""
+    whole: list[IndexedRecording] = []
+    damaged: dict[str, StoreError] = {}
+    for name in list_recordings(fs):
+        try:
+            whole.append(describe_whole(fs, name))
+        except StoreError as error:
+            damaged[name] = error
+    return whole, damaged
+
+
 def read_metadata(fs: FileSystem, path: str) -> dict[str, Any]:
     """One ``zarr.json``; ``CorruptStoreError`` where it is no JSON object."""
     try:
         document = json.loads(fs.read_bytes(path))
     except ValueError as error:
-        raise CorruptStoreError("metadata is not JSON", where=path, next_step="prepare the recording again") from error
+        raise CorruptStoreError("metadata is not JSON", where=path, next_step=MAKE_AGAIN) from error
     if not isinstance(document, dict):
-        raise CorruptStoreError("metadata is not a JSON object", where=path, next_step="prepare the recording again")
+        raise CorruptStoreError("metadata is not a JSON object", where=path, next_step=MAKE_AGAIN)
     return document
 
 
@@ -158,9 +197,7 @@ def _describe_array(fs: FileSystem, group: str, name: str, files: Mapping[str, G
     try:
         spec, layout = spec_of(name, document), layout_of(document)
     except (KeyError, TypeError, IndexError) as error:
-        raise CorruptStoreError(
-            "metadata lacks a field", where=where, next_step="prepare the recording again"
-        ) from error
+        raise CorruptStoreError("metadata lacks a field", where=where, next_step=MAKE_AGAIN) from error
     array = IndexedArray(group, spec, layout, ())
     shards = tuple(_describe_shard(fs, array, shard, files) for shard in range(spec.n_shards))
     return IndexedArray(group, spec, layout, shards)
@@ -238,7 +275,7 @@ def read_shard_map(fs: FileSystem, array: IndexedArray, shard: IndexedShard) -> 
         return ShardMap(0, np.zeros(1, np.int64))
     tail = np.empty(index_size(spec.shard_rows // spec.chunk_rows), np.uint8)
     if size < len(tail):
-        raise CorruptStoreError("file is shorter than its index", where=shard.file, next_step="prepare it again")
+        raise CorruptStoreError("file is shorter than its index", where=shard.file, next_step=MAKE_AGAIN)
     fs.read_into(shard.file, size - len(tail), tail)
     used = -(-shard.length // spec.chunk_rows)
     return parse_index(tail.tobytes(), n_used=used, chunk_bytes=chunk_bytes, file_bytes=size, where=shard.file)

@@ -19,6 +19,10 @@ class CorruptStoreError(StoreError):
     """Bytes of a store are not what was written: a short file, a wrong checksum, an index that does not fit."""
 
 
+class MissingFileError(StoreError):
+    """A file that should be in a store is not there."""
+
+
 class UnsupportedLayoutError(StoreError):
     """The array is valid Zarr but not laid out as the direct reader needs it; zarr-python can read it."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from neuromill.records import ConfigError
-from neuromill.store.errors import CorruptStoreError, StoreError
+from neuromill.store.errors import CorruptStoreError, MissingFileError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -363,7 +363,7 @@ def _taken(target: Path) -> StoreError:
     )
 
 
-def _missing(path: str | Path) -> StoreError:
-    return StoreError(
+def _missing(path: str | Path) -> MissingFileError:
+    return MissingFileError(
         "no such file in the store", where=str(path), next_step="check the path, or prepare the recording"
     )

@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 import json
 from collections import defaultdict
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from neuromill.records import ENTITIES, ConfigError, canonical_json
-from neuromill.store.contents import IndexedArray, IndexedRecording, IndexedShard, describe_group, list_recordings
-from neuromill.store.errors import CorruptStoreError
+from neuromill.store.contents import IndexedArray, IndexedRecording, IndexedShard, describe_store
+from neuromill.store.errors import CorruptStoreError, StoreError
 from neuromill.store.filesystem import open_file_system
 from neuromill.store.layout import INDEX_FILE, ArraySpec, group_name
 
@@ -34,8 +35,18 @@ REBUILD = "rebuild the index from the groups"
 INDEX_FORMAT = {"format": "neuromill-index", "format_version": "1"}
 
 
-def rebuild_index(store: str | Path, *, extra: Mapping[str, Mapping[str, str]] | None = None) -> int:
-    """Remove what killed writers left, write ``index.parquet`` from the groups; returns the number of recordings.
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """Recordings that an index holds, and by name what is wrong with the groups it leaves out."""
+
+    n_recordings: int
+    damaged: Mapping[str, StoreError] = field(default_factory=dict)
+
+
+def rebuild_index(store: str | Path, *, extra: Mapping[str, Mapping[str, str]] | None = None) -> Rebuilt:
+    """Remove what killed writers left, write ``index.parquet`` from the groups that are whole.
+
+    One damaged group does not keep the others from being read: it is left out and told.
 
     Parameters
     ----------
@@ -46,17 +57,15 @@ def rebuild_index(store: str | Path, *, extra: Mapping[str, Mapping[str, str]] |
 
     Raises
     ------
-    CorruptStoreError
-        If a group cannot be described.
     ConfigError
         If an extra column has the name of one of the index.
     """
     fs = open_file_system(store)
     fs.clean_leftovers()
-    recordings = [describe_group(fs, name) for name in list_recordings(fs)]
+    recordings, damaged = describe_store(fs)
     fs.replace_bytes(INDEX_FILE, index_bytes(recordings, extra or {}))
     fs.close()
-    return len(recordings)
+    return Rebuilt(len(recordings), damaged)
 
 
 def index_bytes(recordings: Iterable[IndexedRecording], extra: Mapping[str, Mapping[str, str]]) -> bytes:

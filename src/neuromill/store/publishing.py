@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from neuromill.store.filesystem import FileSystem, Sink
 
+READ_BYTES = 8 * 2**20
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class GroupFile:
@@ -124,8 +126,14 @@ class GroupWriter:
         return PublishedGroup(self.recording, created=True, n_bytes=n_bytes, digest=digest)
 
     def _is_same(self, manifest: bytes) -> bool:
+        """Whether the very bytes are published: a damaged group with the same manifest has to be replaced."""
         path = f"{self._name}/{MANIFEST_FILE}"
-        return self._fs.exists(path) and self._fs.read_bytes(path) == manifest
+        if not self._fs.exists(path) or self._fs.read_bytes(path) != manifest:
+            return False
+        try:
+            return all(file_sha256(self._fs, f"{self._name}/{f.path}", f.size) == f.sha256 for f in self._files)
+        except StoreError:
+            return False
 
 
 class _HashingSink:
@@ -190,6 +198,17 @@ def fill_value(fill: float | str) -> float:
     return float(fill) if isinstance(fill, str) else fill
 
 
+def file_sha256(fs: FileSystem, path: str, size: int) -> str:
+    """SHA-256 of the first ``size`` bytes of a file; ``StoreError`` where it is missing or shorter."""
+    hasher = hashlib.sha256()
+    buffer = np.empty(min(size, READ_BYTES), np.uint8)
+    for start in range(0, size, READ_BYTES):
+        piece = buffer[: min(READ_BYTES, size - start)]
+        fs.read_into(path, start, piece)
+        hasher.update(piece.data)
+    return hasher.hexdigest()
+
+
 def manifest_document(files: Iterable[GroupFile]) -> dict[str, Any]:
     """Manifest as a Zarr group without arrays: a plain file beside the arrays would make zarr-python warn."""
     rows = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in files]
@@ -204,5 +223,5 @@ def read_manifest(fs: FileSystem, group: str) -> tuple[GroupFile, ...]:
         return tuple(GroupFile(str(r["path"]), int(r["size"]), str(r["sha256"])) for r in rows)
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptStoreError(
-            "manifest cannot be read", where=where, next_step="prepare the recording again"
+            "manifest cannot be read", where=where, next_step="run its stage again: a damaged group is replaced"
         ) from error

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from neuromill.store.contents import IndexedRecording, describe_group, list_recordings
+from neuromill.store.contents import IndexedRecording, describe_group, describe_whole, list_recordings
 from neuromill.store.errors import StoreError
 from neuromill.store.filesystem import open_file_system
 from neuromill.store.index import read_index
 from neuromill.store.layout import INDEX_FILE, MANIFEST_FILE, group_name, metadata_bytes
-from neuromill.store.publishing import GroupFile, manifest_document, read_manifest
+from neuromill.store.publishing import GroupFile, file_sha256, manifest_document, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from neuromill.store.filesystem import FileSystem
-
-READ_BYTES = 8 * 2**20
 
 
 class ProblemKind(StrEnum):
@@ -107,6 +102,18 @@ def inspect_group(store: str | Path, recording: str) -> GroupSummary:
     return GroupSummary(recording, found.kind, len(files) + 1, n_bytes, arrays, found.attributes)
 
 
+def group_damage(store: str | Path, recording: str) -> StoreError | None:
+    """Return what keeps one group from being used, None where nothing does; see ``contents.describe_whole``."""
+    fs = open_file_system(store)
+    try:
+        describe_whole(fs, recording)
+    except StoreError as error:
+        return error
+    finally:
+        fs.close()
+    return None
+
+
 def verify_group(store: str | Path, recording: str) -> tuple[Problem, ...]:
     """Compare every byte of one group with its manifest; an empty tuple means it is whole."""
     fs = open_file_system(store)
@@ -149,18 +156,8 @@ def _file_problems(fs: FileSystem, recording: str, path: str, file: GroupFile) -
     size = fs.size(path)
     if size != file.size:
         yield Problem(recording, ProblemKind.WRONG_SIZE, path, f"{size} bytes, manifest says {file.size}")
-    elif (digest := _sha256(fs, path, size)) != file.sha256:
+    elif (digest := file_sha256(fs, path, size)) != file.sha256:
         yield Problem(recording, ProblemKind.WRONG_DIGEST, path, f"sha256 is {digest}, manifest says {file.sha256}")
-
-
-def _sha256(fs: FileSystem, path: str, size: int) -> str:
-    hasher = hashlib.sha256()
-    buffer = np.empty(min(size, READ_BYTES), np.uint8)
-    for start in range(0, size, READ_BYTES):
-        piece = buffer[: min(READ_BYTES, size - start)]
-        fs.read_into(path, start, piece)
-        hasher.update(piece.data)
-    return hasher.hexdigest()
 
 
 def _index_problems(fs: FileSystem, store: str | Path, damaged: set[str]) -> Iterator[Problem]:
@@ -170,7 +167,7 @@ def _index_problems(fs: FileSystem, store: str | Path, damaged: set[str]) -> Ite
         yield Problem("", ProblemKind.UNREADABLE, INDEX_FILE, error.what)
         return
     published = set(list_recordings(fs))
-    for name in sorted(published ^ set(indexed)):
+    for name in sorted((published ^ set(indexed)) - damaged):
         kind = ProblemKind.NOT_INDEXED if name in published else ProblemKind.STALE_INDEX
         yield Problem(name, kind, INDEX_FILE, "published, not in the index" if name in published else "not published")
     for name in sorted(published & set(indexed) - damaged):
