@@ -1,6 +1,7 @@
 """What is done is not done again, what changed is, and nothing else is."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ from neuromill.stages.datasets import dataset_of_folder
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.preparing import prepare_recording
 from neuromill.stages.refreshing import refresh
-from neuromill.stages.running import hold_stage, plan_stage, run_pipeline, run_stage
+from neuromill.stages.running import finish_stage, hold_stage, plan_stage, run_pipeline, run_stage
 from neuromill.stages.selection import Selection
 from neuromill.stages.work import WorkContext
 from neuromill.stages.workspace import Workspace
+from neuromill.store.errors import CorruptStoreError, MissingFileError, StoreError
 from neuromill.store.verify import verify_store
 from support.stages import (
     ALL_STAGES,
@@ -141,6 +143,71 @@ def test_tokenize_waits_for_what_is_not_prepared(road: Road, workspace: Workspac
     assert run(workspace, road.pipeline, road.selection, Stage.PREPARE)[Stage.PREPARE].done == 1
     again = run_stage(workspace, road.pipeline, road.selection, Stage.TOKENIZE)
     assert (again.already_done, again.done, again.failed, again.note) == (3, 1, 0, "")
+
+
+DAMAGES = {
+    "metadata cut": lambda group: (group / "zarr.json").write_text("{"),
+    "manifest cut": lambda group: (group / "manifest" / "zarr.json").write_text("{"),
+    "shard cut": lambda group: _shard(group).write_bytes(_shard(group).read_bytes()[:100]),
+    "shard deleted": lambda group: _shard(group).unlink(),
+}
+
+
+def _shard(group: Path) -> Path:
+    return next(file for file in sorted(group.glob("*/c/**/*")) if file.is_file() and file.stat().st_size > 100)
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_group_is_made_again_and_nothing_else(road: Road, workspace: Workspace, damage) -> None:
+    before = tree_digests(road.home / "stores")
+    for stage in (Stage.PREPARE, Stage.TOKENIZE, Stage.EMBED):
+        damage(road.store(stage) / f"{NAMES[1]}.zarr")
+    assert [item.recording.id.name for item in plan_stage(workspace, road.pipeline, road.selection, Stage.PREPARE).todo]
+    waiting = run_stage(workspace, road.pipeline, road.selection, Stage.TOKENIZE)
+    assert (waiting.already_done, waiting.done, waiting.failed, waiting.note) == (3, 0, 0, "1 waiting")
+    results = run(workspace, road.pipeline, road.selection, Stage.PREPARE, Stage.TOKENIZE, Stage.EMBED)
+    assert [(r.already_done, r.done, r.failed) for r in results.values()] == [(3, 1, 0)] * 3
+    assert all(verify_store(road.store(stage)) == () for stage in results)
+    assert tree_digests(road.home / "stores") == before
+    assert leftovers(road.home) == []
+
+
+def test_a_damaged_group_outside_the_selection_is_told_and_left_alone(road: Road, workspace: Workspace) -> None:
+    (road.store(Stage.PREPARE) / f"{NAMES[0]}.zarr" / "zarr.json").write_text("{")
+    listener, others = Listener(), Selection(data=road.data, where="subject = '02'")
+    assert run_stage(workspace, road.pipeline, others, Stage.PREPARE, listener).note == "nothing to do"
+    (told,) = listener.said
+    assert told.startswith(f"lab@local/{NAMES[0]}: left out of the index of prepare: file has 1 bytes")
+    finish_stage(workspace, road.pipeline, others, Stage.PREPARE, listener)
+    assert listener.said == [told, told]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CorruptStoreError("file ends early", where="x"), FailureCode.TRUNCATED),
+        (MissingFileError("no such file in the store", where="x"), FailureCode.MISSING_MEMBER),
+        (FileNotFoundError(2, "No such file", "{store}/c/0"), FailureCode.MISSING_MEMBER),
+        (FileNotFoundError(2, "No such file", "/elsewhere/c/0"), FailureCode.INTERNAL),
+        (StoreError("already being written", where="x"), FailureCode.INTERNAL),
+    ],
+    ids=["corrupt", "missing", "gone", "gone elsewhere", "writer"],
+)
+def test_an_input_that_breaks_while_it_is_read_is_no_defect_of_the_program(
+    road: Road, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception, code: FailureCode
+) -> None:
+    if isinstance(error, FileNotFoundError):
+        error.filename = error.filename.format(store=road.store(Stage.PREPARE))
+
+    def tokenize(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("neuromill.stages.tokenizing.tokenize_recording", tokenize)
+    shutil.rmtree(road.store(Stage.TOKENIZE))
+    assert run_stage(workspace, road.pipeline, road.selection, Stage.TOKENIZE).failed == 4
+    rows = workspace.ledger.rows(Scope(stage="tokenize"), states=[WorkState.FAILED])
+    assert {row.code for row in rows} == {code}
+    assert all(("neuromill prepare" in row.next_step) == (code is not FailureCode.INTERNAL) for row in rows)
 
 
 # keep_raw
@@ -293,7 +360,7 @@ def test_parts_do_the_work_together_and_share_one_tokenizer(walked: Road, tmp_pa
                 part = Selection(data=walked.data, part=PartId(index, 2))
                 result = run_stage(workspace, walked.pipeline, part, stage)
                 assert (result.found, result.done) == (2, 2)
-        fit = run_stage(workspace, walked.pipeline, Selection(data=walked.data, part=PartId(1, 2)), Stage.FIT)
+        fit = run_stage(workspace, walked.pipeline, walked.selection, Stage.FIT)
         assert fit.identity == walked.results[Stage.FIT].identity
         for index in (1, 2):
             part = Selection(data=walked.data, part=PartId(index, 2))
@@ -336,6 +403,31 @@ def test_the_same_work_is_done_by_one_run_at_a_time(road: Road, workspace: Works
     with hold_stage(workspace, road.pipeline, road.selection, Stage.PREPARE):
         locks = [path.name for path in (road.home / "locks").iterdir()]
     assert locks == [f"lab@local-prepare-{road.results[Stage.PREPARE].identity}.lock"]
+    assert list((road.home / "locks").iterdir()) == []
+
+
+def test_a_run_that_waits_for_another_says_so_once(road: Road, workspace: Workspace) -> None:
+    listener, began = Listener(), threading.Event()
+
+    def say(text: str) -> None:
+        listener.said.append(text)
+        began.set()
+
+    def wait() -> None:
+        with (
+            workspace_at(road.home) as other,
+            hold_stage(other, road.pipeline, road.selection, Stage.PREPARE, listener),
+        ):
+            pass
+
+    listener.say = say  # type: ignore[method-assign]
+    with hold_stage(workspace, road.pipeline, road.selection, Stage.PREPARE):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert began.wait(60)
+    thread.join(60)
+    assert not thread.is_alive()
+    assert listener.said == ["another run holds prepare of lab@local; waiting"]
     assert list((road.home / "locks").iterdir()) == []
 
 
@@ -406,6 +498,18 @@ def test_run_pipeline_goes_until_a_stage(road: Road, workspace: Workspace) -> No
     assert all(result.note == "nothing to do" for result in results)
     with pytest.raises(ConfigError, match="embed"):
         run_pipeline(workspace, road.pipeline, road.selection, until=Stage.EMBED)
+
+
+def test_run_pipeline_ends_where_a_stage_leaves_nothing_for_the_next(road: Road, workspace: Workspace) -> None:
+    listener = Listener()
+    strict = tiny_pipeline(prepare={"min_seconds": 1000})
+    results = run_pipeline(workspace, strict, road.selection, report=listener)
+    assert [(r.stage, r.failed, r.note) for r in results] == [
+        (Stage.INGEST, 0, "nothing to do"), (Stage.PREPARE, 4, "nothing is left for fit"),
+    ]  # fmt: skip
+    assert listener.said[-1] == "prepare: nothing is left for fit: all 4 recordings failed"
+    again = run_pipeline(workspace, strict, road.selection, until=Stage.PREPARE)
+    assert (again[-1].failed, again[-1].note) == (4, "nothing to do")
 
 
 def test_fits_and_trainings_are_in_the_ledger_with_what_they_counted(walked: Road) -> None:

@@ -6,12 +6,13 @@ import os
 import socket
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from neuromill.records import ConfigError, FailureCode, RecordingError
 from neuromill.stages.choosing import choose
-from neuromill.stages.contexts import work_context
+from neuromill.stages.contexts import done_recordings, work_context
 from neuromill.stages.engines import open_engine
 from neuromill.stages.outcomes import Shard, ShardResult, Stage, StageResult, WorkItem
 from neuromill.stages.planning import PastWork, StagePlan, cut_shards, plan_items
@@ -128,13 +129,15 @@ def _note(workspace: Workspace, outcome: Outcome, key: WorkKey, attempt: int) ->
     return ShardResult(failed=1)
 
 
-def finish_stage(workspace: Workspace, pipeline: Pipeline, selection: Selection, stage: Stage) -> None:
-    """Write the index of each store that the stage fills, from the groups' own manifests."""
+def finish_stage(
+    workspace: Workspace, pipeline: Pipeline, selection: Selection, stage: Stage, report: Report = SILENT
+) -> None:
+    """Write the index of each store that the stage fills, from the groups' own manifests; damaged ones are told."""
     chosen = choose(workspace, pipeline, selection)
-    _write_indexes(workspace, chosen, work_context(workspace, pipeline, chosen, stage), stage)
+    _write_indexes(workspace, chosen, work_context(workspace, pipeline, chosen, stage), stage, report)
 
 
-def _write_indexes(workspace: Workspace, chosen: Chosen, context: WorkContext, stage: Stage) -> None:
+def _write_indexes(workspace: Workspace, chosen: Chosen, context: WorkContext, stage: Stage, report: Report) -> None:
     from neuromill.catalog.index import read_index
     from neuromill.store.index import rebuild_index
 
@@ -145,7 +148,9 @@ def _write_indexes(workspace: Workspace, chosen: Chosen, context: WorkContext, s
         store = workspace.store(version, stage, context.identity(stage))
         if store.is_dir():
             everything = read_index(workspace.index_path(version))
-            rebuild_index(store, extra={r.id.name: {SPLIT_COLUMN: chosen.split_of(r)} for r in everything})
+            splits = {r.id.name: {SPLIT_COLUMN: chosen.split_of(r)} for r in everything}
+            for name, error in rebuild_index(store, extra=splits).damaged.items():
+                report.say(f"{version}/{name}: left out of the index of {stage.value}: {error}")
 
 
 def run_stage(
@@ -177,12 +182,30 @@ def run_pipeline(
     until: Stage | None = None,
     report: Report = SILENT,
 ) -> tuple[StageResult, ...]:
-    """Run all stages in order, or up to and including ``until``."""
+    """Run all stages in order, or up to and including ``until``; ends early where a stage leaves nothing for the next.
+
+    The note of the last result tells so.
+    """
     if until is not None and until not in PIPELINE_STAGES:
         raise ConfigError(f"{until.value!r} is not a stage of a pipeline run", where="--until")
     choose(workspace, pipeline, selection).require_no_leaks()  # before hours of work, not after them
     last = PIPELINE_STAGES.index(until or PIPELINE_STAGES[-1])
-    return tuple(run_stage(workspace, pipeline, selection, stage, report) for stage in PIPELINE_STAGES[: last + 1])
+    results: list[StageResult] = []
+    for stage, following in zip(PIPELINE_STAGES[: last + 1], (*PIPELINE_STAGES[1 : last + 1], None), strict=True):
+        result = run_stage(workspace, pipeline, selection, stage, report)
+        results.append(result)
+        if following is not None and result.failed and _leaves_nothing(workspace, pipeline, selection, result):
+            note = f"nothing is left for {following.value}"
+            report.say(f"{stage.value}: {note}: all {result.failed} recordings failed")
+            results[-1] = replace(result, note=note)
+            break
+    return tuple(results)
+
+
+def _leaves_nothing(workspace: Workspace, pipeline: Pipeline, selection: Selection, result: StageResult) -> bool:
+    """Whether no chosen recording, of any part, is done at the stage of this result."""
+    chosen = choose(workspace, pipeline, selection)
+    return not done_recordings(workspace, chosen, result.stage, result.identity)
 
 
 def _run_items(
@@ -191,7 +214,7 @@ def _run_items(
     begin = time.perf_counter()
     chosen = choose(workspace, pipeline, selection)
     context = work_context(workspace, pipeline, chosen, stage)
-    with _hold(workspace, chosen, context, stage, selection.part):
+    with _hold(workspace, chosen, context, stage, selection.part, report):
         plan = plan_chosen(workspace, chosen, context, stage)
         total = ShardResult()
         if plan.todo:
@@ -200,7 +223,7 @@ def _run_items(
                 for shard in cut_shards(plan.todo, workspace.settings.shards):
                     total += drive(workspace, context, shard, engine, report)
             report.end(f"{total.done} done, {total.failed} failed")
-        _write_indexes(workspace, chosen, context, stage)
+        _write_indexes(workspace, chosen, context, stage, report)
     waiting = len(plan.todo) - total.done - total.failed
     return StageResult(
         stage=stage,
@@ -216,21 +239,23 @@ def _run_items(
 
 
 @contextmanager
-def hold_stage(workspace: Workspace, pipeline: Pipeline, selection: Selection, stage: Stage) -> Iterator[None]:
-    """Keep other runs of the same work out, and take back what a killed run left as running.
+def hold_stage(
+    workspace: Workspace, pipeline: Pipeline, selection: Selection, stage: Stage, report: Report = SILENT
+) -> Iterator[None]:
+    """Keep other runs of the same work out (waiting is told), and take back what a killed run left as running.
 
     The lock belongs to this machine and is let go by the kernel when its holder dies. It is per dataset version,
     stage, identity and part, so that different work and the parts of ``--part i/N`` go on side by side.
     """
     chosen = choose(workspace, pipeline, selection)
     context = work_context(workspace, pipeline, chosen, stage)
-    with _hold(workspace, chosen, context, stage, selection.part):
+    with _hold(workspace, chosen, context, stage, selection.part, report):
         yield
 
 
 @contextmanager
 def _hold(
-    workspace: Workspace, chosen: Chosen, context: WorkContext, stage: Stage, part_id: PartId | None
+    workspace: Workspace, chosen: Chosen, context: WorkContext, stage: Stage, part_id: PartId | None, report: Report
 ) -> Iterator[None]:
     from neuromill.catalog.work import Scope
     from neuromill.sources.locking import exclusive
@@ -243,7 +268,8 @@ def _hold(
         for dataset in sorted(chosen.datasets, key=lambda d: d.card.id):
             version = dataset.card.dataset_version
             name = f"{version}-{stage.value}-{identity}{part}.lock"
-            stack.enter_context(exclusive(workspace.home / "locks" / name))
+            waits = f"another run holds {stage.value} of {version}; waiting"
+            stack.enter_context(exclusive(workspace.home / "locks" / name, partial(report.say, waits)))
             _take_back(workspace, chosen, Scope(version, stage.value, identity), whole=part_id is None)
             if stage is not Stage.INGEST:
                 clean_leftovers(workspace.store(version, stage, identity))
@@ -289,7 +315,7 @@ def _failed_before(workspace: Workspace, chosen: Chosen, context: WorkContext, s
 
 
 def _is_there(context: WorkContext, item: WorkItem) -> bool:
-    """Whether what the ledger calls done is still in place."""
+    """Whether what the ledger calls done is still in place and whole; a damaged group is work to do again."""
     if item.stage is Stage.INGEST:
         cache = context.raw_cache()
         return not context.pipeline.keep_raw or all(cache.find(member) for member in item.recording.members)
@@ -304,6 +330,6 @@ def _has_input(context: WorkContext, item: WorkItem) -> bool:
 
 
 def _is_published(store: Path, recording: Recording) -> bool:
-    from neuromill.store.layout import MANIFEST_FILE, group_name
+    from neuromill.store.verify import group_damage
 
-    return (store / group_name(recording.id.name) / MANIFEST_FILE).is_file()
+    return group_damage(store, recording.id.name) is None

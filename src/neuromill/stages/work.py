@@ -134,12 +134,37 @@ def do_item(context: WorkContext, item: WorkItem) -> Outcome:
     except RecordingError as error:
         return Outcome(item, error.code, _text(error), error.next_step, time.perf_counter() - begin)
     except Exception as error:  # the one guard: a recording nobody foresaw must not stop the others
+        damage = _input_damage(context, item, error)
+        if damage is not None:
+            return Outcome(item, damage.code, _text(damage), damage.next_step, time.perf_counter() - begin)
         log.debug("item failed recording=%s stage=%s", item.recording.id, item.stage, exc_info=True)
         return Outcome(item, FailureCode.INTERNAL, _unforeseen(error), _REPORT_IT, time.perf_counter() - begin)
     seconds = time.perf_counter() - begin
     return Outcome(
         item, seconds=seconds, bytes_out=made.bytes_out, adopted=made.adopted, facts={**made.facts, "wall": seconds}
     )
+
+
+def _input_damage(context: WorkContext, item: WorkItem, error: Exception) -> RecordingError | None:
+    """What an error says of the group that the item is made from; None where it is about anything else."""
+    from neuromill.store.errors import CorruptStoreError, MissingFileError
+
+    if item.stage not in (Stage.TOKENIZE, Stage.EMBED):
+        return None
+    before, store = (
+        (Stage.PREPARE, context.prepared_store(item))
+        if item.stage is Stage.TOKENIZE
+        else (Stage.TOKENIZE, context.token_store(item))
+    )
+    step = f"`neuromill {before.value} PIPELINE` makes it again; then `neuromill retry {item.recording.id.name}`"
+    if isinstance(error, CorruptStoreError):
+        return RecordingError(FailureCode.TRUNCATED, error.what, where=error.where, next_step=step)
+    if isinstance(error, MissingFileError):
+        return RecordingError(FailureCode.MISSING_MEMBER, error.what, where=error.where, next_step=step)
+    if isinstance(error, FileNotFoundError) and Path(str(error.filename)).is_relative_to(store):
+        what = "a file of the store is gone"
+        return RecordingError(FailureCode.MISSING_MEMBER, what, where=str(error.filename), next_step=step)
+    return None
 
 
 _REPORT_IT = "this is a defect of neuromill: please report it with `neuromill explain RECORDING`"
