@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App
 
 from neuromill.cli.options import Choice, Common, Flag, Running, parse_part
 from neuromill.cli.output import print_json, print_table, say
-from neuromill_flows.environment import environment_lines, set_defaults
+from neuromill_flows.deployments import EVERY_NIGHT, Job, ready_deployments
+from neuromill_flows.environment import environment_lines, names_given, set_defaults
 from neuromill_flows.parameters import DEFAULT_PIPELINE, Engine, EngineChoice, Options, Request, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from neuromill.stages.outcomes import StageResult
+    from neuromill.stages.outcomes import Stage, StageResult
 
 app = App(name="flows", help="Schedule pipelines with Prefect: set a server up, serve deployments, run a flow.")
 
 FlowName = Literal["ingest", "prepare", "fit_tokenizer", "tokenize", "train", "pipeline"]
 Last = Literal["ingest", "prepare", "fit", "tokenize", "train"]
-JsonFlag = Annotated[bool, Flag]
+Switch = Annotated[bool, Flag]
 
 
 @app.command
-def setup(*, dry_run: JsonFlag = False, json: JsonFlag = False) -> int:
+def setup(*, schedule: Switch = False, dry_run: Switch = False, json: Switch = False) -> int:
     """Make the Prefect server fit for NeuroMill: settings, work pool, crash automation, limits, deployments.
 
     Do it as often as you like: the second time changes nothing.
 
     Parameters
     ----------
+    schedule
+        Switch the nightly run of the work pool on (it needs a worker). `flows serve` has a schedule of its own.
     dry_run
         Show what would be done and do nothing.
     json
@@ -40,7 +44,7 @@ def setup(*, dry_run: JsonFlag = False, json: JsonFlag = False) -> int:
     set_defaults()
     from neuromill_flows.setup import Change, set_up
 
-    steps = list(set_up(dry_run=dry_run))
+    steps = list(set_up(dry_run=dry_run, schedule=schedule, given=names_given()))
     if json:
         print_json([asdict(step) for step in steps])
     else:
@@ -57,22 +61,40 @@ def env() -> None:
 
 
 @app.command
-def serve(*, limit: int = 1) -> None:
+def serve(
+    pipeline: str = DEFAULT_PIPELINE,
+    /,
+    *,
+    data: Path | None = None,
+    where: str = "",
+    cron: str = EVERY_NIGHT,
+    until: Last = "prepare",
+    limit: int = 1,
+) -> None:
     """Serve the deployments, with their schedules, from this process: a laptop's server, worker and scheduler's end.
 
     Needs a running server (`prefect server start`). Stop it with Ctrl-C: the schedules are paused.
 
     Parameters
     ----------
+    pipeline
+        Pipeline that comes with NeuroMill, or a file.
+    data
+        A folder of recordings in place of the pipeline's datasets.
+    where
+        SQL condition over the recording index.
+    cron
+        When the nightly run starts, in UTC: minute, hour, day of the month, month, day of the week.
+    until
+        Last stage of the nightly run.
     limit
         Flow runs at a time.
     """
     set_defaults()
-    from prefect import serve as prefect_serve
+    job = Job(pipeline=pipeline, selection=Selection(where=where, data=data), cron=cron, until=until).checked()
+    from neuromill_flows import serving
 
-    from neuromill_flows.deployments import ready_deployments
-
-    prefect_serve(*(spec.to_prefect(None) for spec in ready_deployments()), limit=limit)
+    serving.serve([spec.to_prefect(None) for spec in ready_deployments(job)], limit)
 
 
 @app.command
@@ -101,7 +123,7 @@ def run(
 
     set_defaults()
     if running.dry_run:
-        show_plan(pipeline, choice, common)
+        show_plan(pipeline, choice, common, None if flow == "pipeline" else to_stage(flow))
         return
     results = run_flow(flow, to_request(pipeline, common, choice, running), until)
     show_results(tuple(results), as_json=common.json)
@@ -124,6 +146,13 @@ def to_request(pipeline: str, common: Common, choice: Choice, running: Running) 
     )
 
 
+def to_stage(flow: str) -> Stage:
+    """Stage of a flow that runs one."""
+    from neuromill.stages.outcomes import Stage
+
+    return Stage("fit" if flow == "fit_tokenizer" else flow)
+
+
 def run_flow(flow: str, request: Request, until: str) -> Sequence[StageResult]:
     """Run a flow here. Without a server Prefect would start one for the run, slowly, and lose its last records."""
     from prefect.settings import PREFECT_API_URL
@@ -137,7 +166,7 @@ def run_flow(flow: str, request: Request, until: str) -> Sequence[StageResult]:
     with open_report() as report:
         if flow == "pipeline":
             return work.run_all(request, Stage(until), report)
-        return [work.run_whole(request, Stage("fit" if flow == "fit_tokenizer" else flow), report)]
+        return [work.run_whole(request, to_stage(flow), report)]
 
 
 def _run_with_prefect(flow: str, request: Request, until: str) -> Sequence[StageResult]:
@@ -147,5 +176,4 @@ def _run_with_prefect(flow: str, request: Request, until: str) -> Sequence[Stage
     given = (request.pipeline, request.selection, request.engine)
     if flow == "pipeline":
         return pipeline_flow(*given, LastStage(until), request.options)
-    stage = LastStage("fit" if flow == "fit_tokenizer" else flow)
-    return [STAGE_FLOWS[stage](*given, request.options)]
+    return [STAGE_FLOWS[LastStage(to_stage(flow).value)](*given, request.options)]

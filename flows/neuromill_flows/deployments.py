@@ -5,12 +5,13 @@ Entrypoints are module paths, so a deployment works wherever the package is inst
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from neuromill.records import Config
-from neuromill_flows.parameters import DEFAULT_PIPELINE
+from neuromill.records import Config, ConfigError
+from neuromill_flows.parameters import DEFAULT_PIPELINE, Selection
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -25,7 +26,65 @@ JOB_ENVIRONMENT = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
 }
 FLOWS_MODULE = "neuromill_flows.flows"
-NAME = DEFAULT_PIPELINE
+EVERY_NIGHT = "0 2 * * *"
+
+
+class Job(Config):
+    """What the deployments work on; when the scheduled one starts (cron, UTC), and its last stage."""
+
+    pipeline: str = DEFAULT_PIPELINE
+    selection: Selection = Selection()
+    cron: str = EVERY_NIGHT
+    until: str = "prepare"
+
+    @property
+    def name(self) -> str:
+        """Pipeline, and the folder where there is one: the job of a lab stands beside the others."""
+        folder = self.selection.data
+        return Path(self.pipeline).stem + (f"-{folder.name}" if folder else "")
+
+    @property
+    def scheduled_name(self) -> str:
+        """Name of the deployment with the schedule."""
+        return "nightly" if self.name == DEFAULT_PIPELINE else f"nightly-{self.name}"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Parameters of its flow runs, as JSON holds them."""
+        chosen = self.selection.model_dump(mode="json", exclude_defaults=True)
+        return {"pipeline": self.pipeline, **({"selection": chosen} if chosen else {})}
+
+    def checked(self) -> Job:
+        """Return the job with absolute paths: a flow run starts in a folder of its own.
+
+        Raises
+        ------
+        ConfigError
+            There is no such pipeline or folder, or the schedule is no cron line.
+        """
+        from prefect.client.schemas.schedules import CronSchedule
+
+        from neuromill.stages.shipped import find_pipeline
+
+        find_pipeline(self.pipeline)
+        file, folder = Path(self.pipeline), self.selection.data
+        if folder and not folder.is_dir():
+            raise ConfigError("no such folder", where=f"--data {folder}", next_step="give a folder of recordings")
+        try:
+            CronSchedule(cron=self.cron)
+        except ValidationError:
+            raise ConfigError(
+                "no cron line", where=f"--cron {self.cron}", next_step='five fields in UTC: "0 2 * * *" is 02:00'
+            ) from None
+        return self.model_copy(
+            update={
+                "pipeline": str(file.resolve()) if file.is_file() else self.pipeline,
+                "selection": self.selection.model_copy(update={"data": folder.resolve() if folder else None}),
+            }
+        )
+
+
+SHIPPED = Job()
 
 
 class DeploymentSpec(Config):
@@ -34,7 +93,7 @@ class DeploymentSpec(Config):
     flow: str
     name: str
     description: str
-    parameters: dict[str, Any] = Field(default_factory=lambda: {"pipeline": DEFAULT_PIPELINE})
+    parameters: dict[str, Any] = Field(default_factory=dict)
     cron: str = ""
     tags: tuple[str, ...] = ("neuromill",)
 
@@ -56,15 +115,16 @@ class DeploymentSpec(Config):
             "entrypoint": self.entrypoint,
             "parameters": self.parameters,
             "tags": list(self.tags),
-            "schedules": [{"cron": self.cron, "timezone": "UTC"}] if self.cron else [],
+            "schedules": [{"cron": self.cron, "timezone": "UTC", "active": False}] if self.cron else [],
             "concurrency_limit": {"limit": 1, "collision_strategy": "ENQUEUE"},
             "work_pool": {"name": WORK_POOL, "job_variables": {"env": dict(JOB_ENVIRONMENT)}},
         }
 
-    def to_prefect(self, work_pool: str | None) -> RunnerDeployment:
+    def to_prefect(self, work_pool: str | None, *, active: bool = True) -> RunnerDeployment:
         """Return Prefect's deployment, for a work pool or (None) for serving from this process.
 
-        Two runs of one deployment would do the same work twice, so the limit is 1 and the second waits.
+        A schedule that is not ``active`` is there, to be switched on. Two runs of one deployment would do the same
+        work twice, so the limit is 1 and the second waits.
         """
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
         from prefect.deployments.runner import RunnerDeployment
@@ -79,7 +139,7 @@ class DeploymentSpec(Config):
             description=self.description,
             parameters=self.parameters,
             tags=list(self.tags),
-            schedules=[Cron(self.cron, timezone="UTC")] if self.cron else [],
+            schedules=[Cron(self.cron, timezone="UTC", active=active)] if self.cron else [],
             concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
             work_pool_name=work_pool,
             job_variables={"env": dict(JOB_ENVIRONMENT)} if work_pool else None,
@@ -87,21 +147,29 @@ class DeploymentSpec(Config):
         )
 
 
-def ready_deployments() -> tuple[DeploymentSpec, ...]:
-    """Return the deployments that come with NeuroMill."""
+PURPOSES = {
+    "ingest": "Fetch raw files, each digest checked.",
+    "prepare": "Filter and resample; one Zarr group per recording.",
+    "fit_tokenizer": "Fit the tokenizer on the train split.",
+    "tokenize": "Encode prepared recordings into codes.",
+    "train": "Train the model on the token stores.",
+    "pipeline": "All stages in order.",
+}
+
+
+def ready_deployments(job: Job = SHIPPED) -> tuple[DeploymentSpec, ...]:
+    """Return one deployment per flow, and the one with the schedule; by default those that come with NeuroMill."""
     return (
-        DeploymentSpec(flow="ingest", name=NAME, description="Fetch raw files, each digest checked."),
-        DeploymentSpec(flow="prepare", name=NAME, description="Filter and resample; one Zarr group per recording."),
-        DeploymentSpec(flow="fit_tokenizer", name=NAME, description="Fit the tokenizer on the train split."),
-        DeploymentSpec(flow="tokenize", name=NAME, description="Encode prepared recordings into codes."),
-        DeploymentSpec(flow="train", name=NAME, description="Train the model on the token stores."),
-        DeploymentSpec(flow="pipeline", name=NAME, description="All stages in order."),
+        *(
+            DeploymentSpec(flow=flow, name=job.name, description=purpose, parameters=job.parameters)
+            for flow, purpose in PURPOSES.items()
+        ),
         DeploymentSpec(
             flow="pipeline",
-            name="nightly",
-            description="Every night at 02:00 UTC: fetch and prepare what is new or missing.",
-            parameters={"pipeline": DEFAULT_PIPELINE, "until": "prepare"},
-            cron="0 2 * * *",
+            name=job.scheduled_name,
+            description=f"On a schedule: the stages up to {job.until}, for what is new or missing.",
+            parameters={**job.parameters, "until": job.until},
+            cron=job.cron,
         ),
     )
 

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
 
 from neuromill_flows.deployments import HEARTBEAT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +71,8 @@ def set_defaults() -> None:
     """Set what is not set yet in this process, before Prefect is imported and for the processes it starts."""
     for each in (*SERVER, *ENVIRONMENT):
         os.environ.setdefault(each.name, each.value)
+
+
+def names_given() -> Collection[str]:
+    """Names of the variables this process was started with: ``os.environ`` also has the defaults it gave itself."""
+    return frozenset(psutil.Process().environ())

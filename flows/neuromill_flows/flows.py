@@ -3,9 +3,10 @@
 # No postponed annotations here: Prefect reads the types of the parameters to draw the form.
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated
+from functools import wraps
+from typing import Annotated, ParamSpec
 
-from prefect import flow
+from prefect import Flow, flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 from pydantic import Field
@@ -19,6 +20,7 @@ PipelineName = Annotated[
     str, Field(description="Pipeline that comes with NeuroMill, or a file on the worker's machine")
 ]
 
+P = ParamSpec("P")
 EVERYTHING = Selection()
 ENGINE = Engine()
 OPTIONS = Options()
@@ -41,63 +43,57 @@ def _named(flow_name: str) -> Callable[[], str]:
     return name_run
 
 
-def _request(pipeline: str, selection: Selection, engine: Engine, options: Options) -> Request:
+def _request(
+    pipeline: PipelineName = DEFAULT_PIPELINE,
+    selection: Selection = EVERYTHING,
+    engine: Engine = ENGINE,
+    options: Options = OPTIONS,
+) -> Request:
     return Request(pipeline=pipeline, selection=selection, engine=engine, options=options)
 
 
-@flow(name="ingest", flow_run_name=_named("ingest"), persist_result=False)
-def ingest(
-    pipeline: PipelineName = DEFAULT_PIPELINE,
-    selection: Selection = EVERYTHING,
-    engine: Engine = ENGINE,
-    options: Options = OPTIONS,
-) -> StageResult:
-    """Fetch the raw files of the selected recordings into the cache, each digest checked."""
-    return run_stage(Stage.INGEST, _request(pipeline, selection, engine, options))
+def _stage_flow(name: str, stage: Stage, purpose: str, read: Callable[P, Request]) -> Flow[P, StageResult]:
+    """Return the flow of one stage, with the parameters of ``read``."""
+
+    @wraps(read)
+    def run(*args: P.args, **kwargs: P.kwargs) -> StageResult:
+        return run_stage(stage, read(*args, **kwargs))
+
+    run.__name__ = run.__qualname__ = name
+    run.__doc__ = purpose
+    return flow(name=name, flow_run_name=_named(name), persist_result=False)(run)
 
 
-@flow(name="prepare", flow_run_name=_named("prepare"), persist_result=False)
-def prepare(
-    pipeline: PipelineName = DEFAULT_PIPELINE,
-    selection: Selection = EVERYTHING,
-    engine: Engine = ENGINE,
-    options: Options = OPTIONS,
-) -> StageResult:
-    """Filter and resample the recordings that are there; publish one Zarr group each."""
-    return run_stage(Stage.PREPARE, _request(pipeline, selection, engine, options))
-
-
-@flow(name="fit_tokenizer", flow_run_name=_named("fit_tokenizer"), persist_result=False)
-def fit_tokenizer(
-    pipeline: PipelineName = DEFAULT_PIPELINE,
-    selection: Selection = EVERYTHING,
-    engine: Engine = ENGINE,
-    options: Options = OPTIONS,
-) -> StageResult:
-    """Fit the tokenizer on the train split of the prepared recordings; publish it if no codebook is dead."""
-    return run_stage(Stage.FIT, _request(pipeline, selection, engine, options))
-
-
-@flow(name="tokenize", flow_run_name=_named("tokenize"), persist_result=False)
-def tokenize(
-    pipeline: PipelineName = DEFAULT_PIPELINE,
-    selection: Selection = EVERYTHING,
-    engine: Engine = ENGINE,
-    options: Options = OPTIONS,
-) -> StageResult:
-    """Encode the prepared recordings; publish one group of codes each."""
-    return run_stage(Stage.TOKENIZE, _request(pipeline, selection, engine, options))
-
-
-@flow(name="train", flow_run_name=_named("train"), persist_result=False)
-def train(
-    pipeline: PipelineName = DEFAULT_PIPELINE,
-    selection: Selection = EVERYTHING,
-    engine: Engine = ENGINE,
-    options: Options = OPTIONS,
-) -> StageResult:
-    """Train the model of the pipeline on the token stores, from its last checkpoint where there is one."""
-    return run_stage(Stage.TRAIN, _request(pipeline, selection, engine, options))
+ingest = _stage_flow(
+    "ingest",
+    Stage.INGEST,
+    "Fetch the raw files of the selected recordings into the cache, each digest checked.",
+    _request,
+)
+prepare = _stage_flow(
+    "prepare",
+    Stage.PREPARE,
+    "Filter and resample the recordings that are there; publish one Zarr group each.",
+    _request,
+)
+fit_tokenizer = _stage_flow(
+    "fit_tokenizer",
+    Stage.FIT,
+    "Fit the tokenizer on the train split of the prepared recordings; publish it if no codebook is dead.",
+    _request,
+)
+tokenize = _stage_flow(
+    "tokenize",
+    Stage.TOKENIZE,
+    "Encode the prepared recordings; publish one group of codes each.",
+    _request,
+)
+train = _stage_flow(
+    "train",
+    Stage.TRAIN,
+    "Train the model of the pipeline on the token stores, from its last checkpoint where there is one.",
+    _request,
+)
 
 
 STAGE_FLOWS = {

@@ -23,7 +23,7 @@ from neuromill_flows.profile import api_url, wanted_profile, write_profile
 from neuromill_flows.running import archive_limit_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from prefect.client.schemas.responses import DeploymentResponse
     from prefect.deployments.runner import RunnerDeployment
@@ -55,15 +55,25 @@ class Step:
     detail: str = ""
 
 
-def set_up(*, dry_run: bool = False) -> Iterator[Step]:
+def set_up(*, dry_run: bool = False, schedule: bool = False, given: Collection[str] | None = None) -> Iterator[Step]:
     """Yield one step after the other: profile, environment, server, work pool, automation, limits, deployments.
 
-    A second run changes nothing. What a person tuned in the UI stays: the slots of a limit, a paused schedule,
-    a disabled automation.
+    A second run changes nothing. What a person tuned in the UI stays: the slots of a limit, a schedule that is on
+    or off, a disabled automation.
+
+    Parameters
+    ----------
+    dry_run
+        Change nothing.
+    schedule
+        Switch the schedules of the work pool on. Else they are made switched off: with no worker their runs are
+        only Late, and `flows serve` has a schedule of its own.
+    given
+        Names of the environment variables to check against; None are those of this process.
     """
     url = api_url()
     yield _profile(dry_run=dry_run)
-    yield from _environment()
+    yield from _environment(os.environ.keys() if given is None else given)
     with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
         if client.api_healthcheck() is not None:
             yield Step(f"server {url}", Change.MISSING, "start it with `prefect server start`, then run setup again")
@@ -74,7 +84,7 @@ def set_up(*, dry_run: bool = False) -> Iterator[Step]:
         for archive in ARCHIVES:
             yield _archive_limit(client, archive, dry_run=dry_run)
         for spec in ready_deployments():
-            yield _deployment(client, spec, dry_run=dry_run)
+            yield _deployment(client, spec, schedule=schedule, dry_run=dry_run)
 
 
 def _profile(*, dry_run: bool) -> Step:
@@ -86,9 +96,9 @@ def _profile(*, dry_run: bool) -> Step:
     return Step(f"profile {name}", Change.UPDATED, ", ".join(f"{key}={value}" for key, value in missing.items()))
 
 
-def _environment() -> Iterator[Step]:
+def _environment(given: Collection[str]) -> Iterator[Step]:
     for setting in ENVIRONMENT:
-        if setting.name in os.environ:
+        if setting.name in given:
             yield Step(f"variable {setting.name}", Change.UNCHANGED)
         else:
             yield Step(
@@ -195,38 +205,39 @@ def _archive_limit(client: SyncPrefectClient, archive: str, *, dry_run: bool) ->
     return Step(f"limit {name}", Change.UNCHANGED, f"{limit.limit} shards at a time")
 
 
-def _deployment(client: SyncPrefectClient, spec: DeploymentSpec, *, dry_run: bool) -> Step:
-    what, wanted = f"deployment {spec.full_name}", spec.to_prefect(WORK_POOL)
+def _deployment(client: SyncPrefectClient, spec: DeploymentSpec, *, schedule: bool, dry_run: bool) -> Step:
+    what = f"deployment {spec.full_name}"
     try:
         found = client.read_deployment_by_name(spec.full_name)
     except ObjectNotFound:
-        change = Change.CREATED
-    else:
-        if _facts_found(found) == _facts_wanted(wanted):
-            return Step(what, Change.UNCHANGED)
-        change = Change.UPDATED
+        found = None
+    is_on = found is not None and any(each.active for each in found.schedules) and not found.paused
+    wanted = spec.to_prefect(WORK_POOL, active=schedule or is_on)
+    detail = _schedule_detail(spec, on=schedule or is_on)
+    if found and _facts_found(found) == _facts_wanted(wanted) and (is_on or not (schedule and spec.cron)):
+        return Step(what, Change.UNCHANGED, detail)
     if not dry_run:
         wanted.apply()
-    return Step(what, change, f"cron {spec.cron} UTC" if spec.cron else "")
+    return Step(what, Change.UPDATED if found else Change.CREATED, detail)
+
+
+def _schedule_detail(spec: DeploymentSpec, *, on: bool) -> str:
+    if not spec.cron:
+        return ""
+    return f"cron {spec.cron} UTC, {'on' if on else 'off: `neuromill flows setup --schedule` switches it on'}"
 
 
 def _facts_found(deployment: DeploymentResponse) -> tuple[object, ...]:
-    limit, options = deployment.global_concurrency_limit, deployment.concurrency_options
-    return (
-        deployment.entrypoint,
-        deployment.description,
-        deployment.parameters,
-        deployment.tags,
-        deployment.work_pool_name,
-        deployment.job_variables,
-        limit.limit if limit else None,
-        options.collision_strategy if options else None,
-        [schedule.schedule for schedule in deployment.schedules],
-        deployment.parameter_openapi_schema,
-    )
+    limit = deployment.global_concurrency_limit
+    return (*_common_facts(deployment), limit.limit if limit else None, deployment.parameter_openapi_schema)
 
 
 def _facts_wanted(deployment: RunnerDeployment) -> tuple[object, ...]:
+    schema = deployment._parameter_openapi_schema.model_dump(exclude_unset=True)  # noqa: SLF001  (no public way to it)
+    return (*_common_facts(deployment), deployment.concurrency_limit, schema)
+
+
+def _common_facts(deployment: DeploymentResponse | RunnerDeployment) -> tuple[object, ...]:
     options = deployment.concurrency_options
     return (
         deployment.entrypoint,
@@ -235,8 +246,6 @@ def _facts_wanted(deployment: RunnerDeployment) -> tuple[object, ...]:
         deployment.tags,
         deployment.work_pool_name,
         deployment.job_variables,
-        deployment.concurrency_limit,
         options.collision_strategy if options else None,
         [schedule.schedule for schedule in deployment.schedules or []],
-        deployment._parameter_openapi_schema.model_dump(exclude_unset=True),  # noqa: SLF001  (no public way to it)
     )

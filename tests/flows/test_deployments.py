@@ -1,6 +1,7 @@
 """The definitions: prefect.yaml says the same, and the parameters make a form."""
 
 import ast
+import inspect
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import yaml
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
-from neuromill_flows.deployments import JOB_ENVIRONMENT, WORK_POOL, DeploymentSpec, prefect_yaml, ready_deployments
+from neuromill_flows.deployments import JOB_ENVIRONMENT, WORK_POOL, DeploymentSpec, Job, prefect_yaml, ready_deployments
 from neuromill_flows.flows import FLOWS
+from neuromill_flows.parameters import Selection
 from support.paths import PROJECT
 
 
@@ -41,6 +43,31 @@ def test_prefect_gets_what_the_definition_says(spec: DeploymentSpec) -> None:
     served = spec.to_prefect(None)
     assert served.work_pool_name is None
     assert served.name != deployment.name  # else serving would take the deployment away from the work pool
+
+
+def test_a_lab_serves_its_own_folder_on_its_own_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bids").mkdir()
+    (tmp_path / "mine.yaml").write_text("name: mine")
+    monkeypatch.chdir(tmp_path)
+    selection = Selection(data=Path("bids"), where="subject = '01'")
+    job = Job(pipeline="mine.yaml", selection=selection, cron="30 4 * * 1", until="tokenize").checked()
+    specs = {spec.full_name: spec for spec in ready_deployments(job)}
+    assert set(specs) == {*(f"{flow}/mine-bids" for flow in FLOWS), "pipeline/nightly-mine-bids"}
+    nightly = specs["pipeline/nightly-mine-bids"]
+    assert nightly.cron == "30 4 * * 1"
+    chosen = {"data": str(tmp_path / "bids"), "where": "subject = '01'"}
+    pipeline = str(tmp_path / "mine.yaml")
+    assert nightly.parameters == {"pipeline": pipeline, "selection": chosen, "until": "tokenize"}
+    read = FLOWS["pipeline"].validate_parameters(nightly.parameters)
+    assert read["selection"] == Selection(data=tmp_path / "bids", where="subject = '01'")
+    assert specs["prepare/mine-bids"].parameters == {"pipeline": pipeline, "selection": chosen}
+    assert {spec.cron for name, spec in specs.items() if spec is not nightly} == {""}
+
+
+def test_the_parameters_of_a_stage_flow_have_names_and_defaults() -> None:
+    assert inspect.signature(FLOWS["ingest"].fn) == inspect.signature(FLOWS["train"].fn)
+    assert FLOWS["fit_tokenizer"].fn.__name__ == "fit_tokenizer"
+    assert len({flow.description for flow in FLOWS.values()}) == len(FLOWS)
 
 
 @pytest.mark.parametrize("name", sorted(FLOWS))

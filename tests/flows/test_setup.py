@@ -8,7 +8,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.settings.profiles import load_profiles
 
-from neuromill_flows import environment, profile
+from neuromill_flows import deployments, environment, profile
 from neuromill_flows.deployments import ready_deployments
 from neuromill_flows.running import archive_limit_name, archive_slots
 from neuromill_flows.setup import ARCHIVES, AUTOMATION, Change, Step, crash_automation, set_up
@@ -30,13 +30,49 @@ def test_setup_is_idempotent_and_keeps_what_a_person_tuned() -> None:
 
     with get_client(sync_client=True) as client:
         client.update_global_concurrency_limit("neuromill-archive-openneuro", GlobalConcurrencyLimitUpdate(limit=7))
-        client.pause_deployment(client.read_deployment_by_name("pipeline/nightly").id)
+        client.pause_deployment(client.read_deployment_by_name("pipeline/meg-xl").id)
         before = snapshot(client)
     second = list(set_up())
     assert {step.change for step in second} == {Change.UNCHANGED}
     with get_client(sync_client=True) as client:
         assert snapshot(client) == before
-        assert client.read_deployment_by_name("pipeline/nightly").paused
+        assert client.read_deployment_by_name("pipeline/meg-xl").paused
+
+
+def nightly_is_on() -> bool:
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("pipeline/nightly")
+    return [schedule.active for schedule in deployment.schedules] == [True] and not deployment.paused
+
+
+def nightly_step(*, schedule: bool = False) -> Step:
+    return next(step for step in set_up(schedule=schedule) if step.what == "deployment pipeline/nightly")
+
+
+def test_the_schedule_of_the_pool_is_off_until_it_is_asked_for() -> None:
+    with get_client(sync_client=True) as client:
+        client.delete_deployment(client.read_deployment_by_name("pipeline/nightly").id)
+    made = nightly_step()
+    assert made.change is Change.CREATED
+    assert "off: `neuromill flows setup --schedule`" in made.detail
+    assert not nightly_is_on()
+
+    assert nightly_step(schedule=True).change is Change.UPDATED
+    assert nightly_is_on()
+    assert nightly_step(schedule=True).change is Change.UNCHANGED
+    with get_client(sync_client=True) as client:
+        client.pause_deployment(client.read_deployment_by_name("pipeline/nightly").id)
+    assert nightly_step().change is Change.UNCHANGED
+    assert nightly_step(schedule=True).change is Change.UPDATED
+    assert nightly_is_on()
+
+
+def test_mending_a_deployment_leaves_its_schedule_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    list(set_up(schedule=True))
+    with monkeypatch.context() as patch:
+        patch.setitem(deployments.JOB_ENVIRONMENT, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "31")
+        assert nightly_step().change is Change.UPDATED
+    assert nightly_is_on()
 
 
 def snapshot(client: object) -> list[object]:
