@@ -1,6 +1,7 @@
 """Weights on disk."""
 
 import json
+import os
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from neuromill.models.config import CrissCrossConfig
 from neuromill.models.criss_cross import CrissCross
-from neuromill.models.files import from_pretrained, import_published, save_pretrained
+from neuromill.models.files import from_pretrained, import_published, is_complete, save_pretrained
 from neuromill.records import ConfigError
 
 TINY = CrissCrossConfig(latent_dim=16, n_layers=1, n_heads=2, fourier_dim=6, codebook_size=8, codebook_dim=4)
@@ -125,3 +126,35 @@ def test_torn_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ConfigError, match="weights cannot be read"):
         from_pretrained(tmp_path)
+    assert not is_complete(tmp_path)
+    save_pretrained(tiny(), tmp_path)
+    assert is_complete(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_half_a_folder_is_not_complete(tmp_path: Path, missing: str) -> None:
+    save_pretrained(tiny(), tmp_path / "model")
+    assert is_complete(tmp_path / "model")
+    (tmp_path / "model" / missing).unlink()
+    assert not is_complete(tmp_path / "model")
+    assert not is_complete(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("broken_file", ["config.json", "model.safetensors"])
+def test_a_new_folder_appears_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_file: str
+) -> None:
+    replace = os.replace
+
+    def full_disk(path: Path, target: Path) -> None:
+        if Path(target).name == broken_file:
+            raise OSError(28, "No space left on device")
+        replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_pretrained(tiny(), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    monkeypatch.undo()
+    save_pretrained(tiny(), tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

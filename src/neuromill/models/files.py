@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from neuromill.models.config import CrissCrossConfig
@@ -19,7 +21,6 @@ from neuromill.models.criss_cross import CrissCross
 from neuromill.records import ConfigError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping
 
     from torch import Tensor
@@ -40,11 +41,37 @@ class PublishedCheckpoint:
 
 
 def save_pretrained(model: CrissCross, folder: Path) -> None:
-    """Write ``model.safetensors`` and ``config.json`` into ``folder``; each file appears complete or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write ``model.safetensors`` and ``config.json``: a new folder appears complete or not at all.
+
+    In a folder that exists (of a run that is finished again, say) each file is replaced by a complete one.
+    """
+    if folder.is_dir():
+        _write_files(model, folder)
+        return
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    _write_files(model, temporary)
+    temporary.rename(folder)
+    _flush(folder.parent)
+
+
+def is_complete(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a whole model: settings that can be read, and weights of the size their header names."""
+    where = Path(folder)
+    try:
+        _read_config(where / CONFIG)
+        with safe_open(where / WEIGHTS, framework="pt"):
+            return True
+    except (ConfigError, OSError, SafetensorError):
+        return False
+
+
+def _write_files(model: CrissCross, folder: Path) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     temporary = folder / f".{WEIGHTS}.tmp"
     save_file(weights, temporary)
+    _flush(temporary)
     temporary.replace(folder / WEIGHTS)
     document = {
         "architecture": ARCHITECTURE,
@@ -53,7 +80,17 @@ def save_pretrained(model: CrissCross, folder: Path) -> None:
     }
     temporary = folder / f".{CONFIG}.tmp"
     temporary.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    _flush(temporary)
     temporary.replace(folder / CONFIG)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def from_pretrained(folder: str | os.PathLike[str]) -> CrissCross:
