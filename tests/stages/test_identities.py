@@ -68,6 +68,8 @@ def test_an_identity_is_the_same_every_time_and_a_safe_name() -> None:
         ({"tokenize": {"rows_per_forward": 4}}, "tokenize"),
         ({"train": {"max_steps": 4}}, "train"),
         ({"train": {"seed": 1}}, "train"),
+        ({"train": {"devices": 2}}, "train"),
+        ({"train": {"precision": "bf16-mixed"}}, "train"),
     ],
     ids=str,
 )
@@ -83,7 +85,7 @@ def test_a_change_renames_its_stage_and_those_after_it_and_none_before(change: d
         {"datasets": ("ds000001",)},
         {"where": "subject = '01'"},
         {"keep_raw": False},
-        {"train": {"accelerator": "auto", "devices": 2, "strategy": "ddp", "loader_threads": 7}},
+        {"train": {"accelerator": "auto", "strategy": "ddp", "loader_threads": 7, "keep_checkpoints": 1}},
         {"prepare": {"dtype": "float16", "min_seconds": 1.0}},  # the defaults, said aloud
         {"tokenize": {"precision": "float32"}},
     ],
@@ -127,6 +129,12 @@ def test_what_a_tokenizer_saw_is_part_of_its_name_in_any_order() -> None:
     assert len(names) == 3
     assert fit_identity(pipeline, two) == fit_identity(pipeline, two[::-1])
     assert train_identity(pipeline, "t", two) == train_identity(pipeline, "t", two[::-1])
+
+
+def test_which_half_of_the_split_a_recording_is_in_is_part_of_the_name_of_a_run() -> None:
+    pipeline, other = tiny_pipeline(), (a_recording(name="sub-02_meg"),)
+    splits = [((*ONE, *other), ()), (ONE, other), (other, ONE), (ONE, ())]
+    assert len({train_identity(pipeline, "t", training, held_out) for training, held_out in splits}) == len(splits)
 
 
 def test_a_published_tokenizer_does_not_depend_on_what_is_prepared() -> None:

@@ -86,6 +86,7 @@ def test_loss_starts_near_chance_and_falls(tmp_path: Path) -> None:
     assert result.validation is not None
     assert result.validation.accuracy > 1.5 / 8
     assert not from_pretrained(result.model_folder).training
+    assert (result.device, result.precision, result.world_size) == ("cpu", "32-true", 1)
 
 
 def test_metrics_have_every_level_and_dataset(undisturbed: Path) -> None:
@@ -129,6 +130,16 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     run(tmp_path, max_steps=2)
     with pytest.raises(ConfigError, match=r"config\.optim\.lr, config\.seed"):
         run(tmp_path, max_steps=2, seed=1, optim=OptimConfig(lr=1e-3, warmup_steps=3))
+
+
+def test_a_run_does_not_continue_on_more_ranks(tmp_path: Path) -> None:
+    run(tmp_path, max_steps=2)
+    state = tmp_path / "checkpoints" / "step-00000002" / "state.json"
+    document = json.loads(state.read_text())
+    document["world_size"] = document["settings"]["config"]["devices"] = 2
+    state.write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match=r"config\.devices, number of ranks \(2\)"):
+        run(tmp_path, max_steps=2)
 
 
 def test_other_data_in_the_same_folder_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from neuromill.records import Recording
     from neuromill.stages.choosing import Chosen
     from neuromill.stages.pipeline import Pipeline
+    from neuromill.stages.selection import Selection
     from neuromill.stages.workspace import Workspace
 
 
@@ -55,6 +56,22 @@ def training_recordings(workspace: Workspace, pipeline: Pipeline, chosen: Chosen
     return tuple(recording for recording in prepared if chosen.split_of(recording) == "train")
 
 
+def require_whole(selection: Selection, verb: str, before: str) -> None:
+    """Refuse to learn while the work is shared: the other parts may not be there yet, and each would learn its own.
+
+    Raises
+    ------
+    ConfigError
+        The selection is one of several parts.
+    """
+    if selection.part is not None and selection.part.count > 1:
+        raise ConfigError(
+            f"`{verb}` learns from all recordings, not from a part of them",
+            where=f"--part {selection.part.index}/{selection.part.count}",
+            next_step=f"run every part up to `{before}`, then `{verb}` once, without --part",
+        )
+
+
 def _with_tokenizer(workspace: Workspace, chosen: Chosen, context: WorkContext) -> WorkContext:
     from neuromill.tokenizers.files import from_pretrained
 
@@ -77,12 +94,13 @@ def _with_tokenizer(workspace: Workspace, chosen: Chosen, context: WorkContext) 
 
 
 def _with_model(workspace: Workspace, chosen: Chosen, context: WorkContext) -> WorkContext:
+    from neuromill.models.files import is_complete
     from neuromill.stages.embedding import model_digest
     from neuromill.stages.training import model_folder
 
     own = context.pipeline.pretrained_model
     folder = Path(own).expanduser().absolute() if own else model_folder(workspace, chosen, context)
-    if not folder.is_dir():
+    if not is_complete(folder):
         raise ConfigError(
             "there is no such model" if own else "no model is trained on these tokens",
             where=str(folder),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from neuromill.records import ConfigError, NeuroMillError
 from neuromill.stages.channels import channel_table, good_channels
 from neuromill.stages.choosing import choose
-from neuromill.stages.contexts import done_recordings, training_recordings
+from neuromill.stages.contexts import done_recordings, require_whole, training_recordings
 from neuromill.stages.identities import fit_identity, prepare_identity
 from neuromill.stages.outcomes import Stage, StageResult
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from neuromill.stages.report import Report
     from neuromill.stages.selection import Selection
     from neuromill.stages.workspace import Workspace
+    from neuromill.store.contents import IndexedRecording
     from neuromill.store.reader import StoreReader
     from neuromill.tokenizers.fitting import FitReport
     from neuromill.tokenizers.gate import GateProblem
@@ -41,11 +43,14 @@ def fit_tokenizer(workspace: Workspace, pipeline: Pipeline, selection: Selection
     Raises
     ------
     ConfigError
-        Nothing is prepared, no recording is as long as a window, or the split of a card leaks.
+        Nothing is prepared, no recording is as long as a window, signals are not prepared at the tokenizer's rate,
+        the split of a card leaks, or the selection is a part.
     NeuroMillError
         The gate refuses: a codebook is dead. What was measured is kept in ``refused.json`` beside the checkpoint.
     """
     begin = time.perf_counter()
+    if pipeline.pretrained is None:
+        require_whole(selection, "neuromill tokenizer fit", "neuromill prepare")
     chosen = choose(workspace, pipeline, selection)
     chosen.require_no_leaks()
     training = training_recordings(workspace, pipeline, chosen)
@@ -86,8 +91,8 @@ def _fit_and_publish(
         if folder.is_dir():
             return
         number = workspace.ledger.begin_run(Stage.FIT.value, folder.name)
-        fitted, held_out = _fit(workspace, pipeline, chosen, training, folder, report)
-        facts = fitted.summary() | {"held_out": held_out, "recordings": [str(r.id) for r in training]}
+        fitted, run = _fit(workspace, pipeline, chosen, training, folder, report)
+        facts = fitted.summary() | run | {"recordings": [str(r.id) for r in training]}
         problems = _judge(pipeline, fitted)
         state = _checkpoint(folder)
         workspace.ledger.end_run(number, facts=facts | {"problems": [str(problem) for problem in problems]})
@@ -105,19 +110,19 @@ def _fit(
     training: Sequence[Recording],
     folder: Path,
     report: Report,
-) -> tuple[FitReport, bool]:
-    """Fit, and evaluate on recordings that are not in training where there are any."""
+) -> tuple[FitReport, dict[str, Any]]:
+    """Fit, and evaluate on recordings that are not in training where there are any; with where and on what."""
     import torch
 
     from neuromill.tokenizers.fitting import fit
 
     config = pipeline.fit
     torch.set_num_threads(config.cpu_threads)
-    held_out = _held_out(workspace, pipeline, chosen)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     windows = Windows.over(workspace, pipeline, training, config.batch_size, config.seed)
-    gate_windows = Windows.over(
-        workspace, pipeline, held_out or training, GATE_ROWS, config.seed + GATE_SEED_OFFSET, fallback=training
-    )
+    gate_windows, held_out = _gate_windows(workspace, pipeline, chosen, training)
+    if not held_out:
+        report.say("no window is held out: the tokenizer is judged on recordings it was fitted on")
     report.begin(Stage.FIT.value, config.steps, "steps")
     fitted = fit(
         pipeline.tokenizer,
@@ -126,16 +131,50 @@ def _fit(
         validation=(gate_windows.batch(step) for step in range(pipeline.gate.n_windows)),
         checkpoint=_checkpoint(folder),
         data_identity=folder.name,
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=device,
         progress=lambda losses: report.advance(1, f"loss {losses.total:.3f}"),
     )
     report.end(f"correlation {fitted.quality.correlation:.3f}" if fitted.quality else "")
-    return fitted, bool(held_out)
+    return fitted, {"held_out": held_out, "device": device}
 
 
-def _held_out(workspace: Workspace, pipeline: Pipeline, chosen: Chosen) -> tuple[Recording, ...]:
+def _gate_windows(
+    workspace: Workspace, pipeline: Pipeline, chosen: Chosen, training: Sequence[Recording]
+) -> tuple[Windows, bool]:
+    """Windows of the verdict, and whether they are of recordings that the fit does not see."""
     prepared = done_recordings(workspace, chosen, Stage.PREPARE, prepare_identity(pipeline))
-    return tuple(recording for recording in prepared if chosen.split_of(recording) == "validation")
+    held_out = [recording for recording in prepared if chosen.split_of(recording) == "validation"]
+    groups = [opened.recordings[0] for opened in _open(workspace, pipeline, held_out)]
+    enough = any(group.n_rows >= _window_samples(pipeline) for group in groups)
+    seed = pipeline.fit.seed + GATE_SEED_OFFSET
+    return Windows.over(workspace, pipeline, held_out if enough else training, GATE_ROWS, seed), enough
+
+
+def _window_samples(pipeline: Pipeline) -> int:
+    return round(pipeline.fit.segment_seconds * pipeline.tokenizer.normalization.sfreq)
+
+
+def _open(workspace: Workspace, pipeline: Pipeline, recordings: Sequence[Recording]) -> tuple[StoreReader, ...]:
+    """Open the prepared group of each recording, with a reader of its own."""
+    from neuromill.store.reader import StoreReader
+
+    identity = prepare_identity(pipeline)
+    return tuple(
+        StoreReader.of_groups(workspace.store(r.id.dataset_version, Stage.PREPARE, identity), (r.id.name,))
+        for r in recordings
+    )
+
+
+def _check_rate(pipeline: Pipeline, groups: Sequence[IndexedRecording]) -> None:
+    """Refuse signals at another rate than the tokenizer's: its frames would not be as long as it says."""
+    expected = pipeline.tokenizer.normalization.sfreq
+    for group in groups:
+        if not math.isclose(group.sfreq, expected, rel_tol=1e-6):
+            raise ConfigError(
+                f"signals are prepared at {group.sfreq:g} Hz, the tokenizer is for {expected:g} Hz",
+                where=group.name,
+                next_step="make the resample step of `prepare` and `tokenizer.normalization.sfreq` agree",
+            )
 
 
 def _judge(pipeline: Pipeline, fitted: FitReport) -> tuple[GateProblem, ...]:
@@ -177,25 +216,17 @@ class Windows:
         recordings: Sequence[Recording],
         rows: int,
         seed: int,
-        fallback: Sequence[Recording] = (),
     ) -> Windows:
-        """Open the prepared groups of these recordings (of ``fallback`` where none is as long as a window)."""
-        from neuromill.store.reader import StoreReader
+        """Open the prepared groups of these recordings; ConfigError where their rate is not the tokenizer's."""
         from neuromill.tokenizers.windows import WindowPlan
 
-        identity = prepare_identity(pipeline)
-        samples = round(pipeline.fit.segment_seconds * pipeline.tokenizer.normalization.sfreq)
-        readers = tuple(
-            StoreReader.of_groups(workspace.store(r.id.dataset_version, Stage.PREPARE, identity), (r.id.name,))
-            for r in recordings
-        )
+        readers = _open(workspace, pipeline, recordings)
         groups = [reader.recordings[0] for reader in readers]
-        if fallback and all(group.n_rows < samples for group in groups):
-            return cls.over(workspace, pipeline, fallback, rows, seed)
+        _check_rate(pipeline, groups)
         plan = WindowPlan(
             n_times=tuple(group.n_rows for group in groups),
             channels=tuple(good_channels(channel_table(r, r.recordings[0].name)) for r in readers),
-            window_samples=samples,
+            window_samples=_window_samples(pipeline),
             rows=rows,
             seed=seed,
         )

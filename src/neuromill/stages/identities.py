@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuromill.records import identity
 from neuromill.signals.steps import code_versions
+from neuromill.training.config import FREE_SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,11 +50,13 @@ def tokenize_identity(pipeline: Pipeline, tokenizer_digest: str) -> str:
     return identity("tokenize", config=pipeline.tokenize.non_defaults(), code_versions=versions, inputs=inputs)
 
 
-def train_identity(pipeline: Pipeline, token_identity: str, recordings: Sequence[Recording]) -> str:
-    """Name of a training run: model, optimisation, and the token recordings it reads."""
-    machine = {"accelerator", "devices", "strategy", "loader_threads"}
-    config = {key: value for key, value in pipeline.train.non_defaults().items() if key not in machine}
-    inputs = [token_identity, *_inputs(recordings)]
+def train_identity(
+    pipeline: Pipeline, token_identity: str, training: Sequence[Recording], validation: Sequence[Recording] = ()
+) -> str:
+    """Name of a training run: model, optimisation, ranks, and the tokens it learns from and is validated on."""
+    config = {key: value for key, value in pipeline.train.non_defaults().items() if key not in FREE_SETTINGS}
+    halves = (("train", training), ("validation", validation))
+    inputs = [token_identity, *(f"{split}:{one}" for split, recordings in halves for one in _inputs(recordings))]
     return identity("train", config=config, code_versions={"training": TRAINING_CODE}, inputs=inputs)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neuromill.records import ConfigError
 from neuromill.stages.choosing import choose
-from neuromill.stages.contexts import done_recordings, work_context
+from neuromill.stages.contexts import done_recordings, require_whole, work_context
 from neuromill.stages.identities import train_identity
 from neuromill.stages.outcomes import Stage, StageResult
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -28,10 +31,15 @@ if TYPE_CHECKING:
     from neuromill.stages.workspace import Workspace
     from neuromill.tokenizers.tokenizer import RvqTokenizer
     from neuromill.training.config import TrainConfig
-    from neuromill.training.loop import TrainResult
+    from neuromill.training.loop import Progress, TrainResult
     from neuromill.training.store_tokens import StoreTokens
 
 MODEL = "model"
+# Where launchers (torchrun, Fabric's own, Slurm) tell a process its rank, the most telling first: a process that Fabric
+# started within a Slurm task has the task's SLURM_PROCID and a LOCAL_RANK of its own.
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+LAUNCHED_FROM_OUTSIDE = ("RANK", "LOCAL_RANK")
+COMMAND_MODULE = "neuromill.cli.main"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +67,24 @@ def model_folder(workspace: Workspace, chosen: Chosen, context: WorkContext) -> 
 def train_model(workspace: Workspace, pipeline: Pipeline, selection: Selection, report: Report) -> StageResult:
     """Train the model of a pipeline on its tokens, or continue the run that was interrupted.
 
+    On several devices this runs in a process per device. Only that of rank 0 takes the lock of the run, writes the
+    ledger and tells of progress: the others would wait for the lock while it waits for them.
+
     Raises
     ------
     ConfigError
-        Nothing is tokenized, or a subject is in training and in validation.
+        Nothing is tokenized, a subject is in training and in validation, the selection is a part, or several devices
+        are wanted and nothing can start a process for each.
     """
     begin = time.perf_counter()
+    require_whole(selection, "neuromill train", "neuromill tokenize")
+    _require_launcher(pipeline)
     chosen = choose(workspace, pipeline, selection)
     chosen.require_no_leaks()
     context = work_context(workspace, pipeline, chosen, Stage.TRAIN)
     split = halves(workspace, chosen, context)
     folder = _run_folder(workspace, context, split)
-    if (folder / MODEL).is_dir():
+    if _is_trained(folder):
         return StageResult(Stage.TRAIN, folder.name, 1, 1, 0, 0, time.perf_counter() - begin, 0, "nothing to do")
     if not split.train:
         raise ConfigError(
@@ -82,22 +96,84 @@ def train_model(workspace: Workspace, pipeline: Pipeline, selection: Selection, 
     return StageResult(Stage.TRAIN, folder.name, 1, 0, 1, 0, time.perf_counter() - begin, size, note)
 
 
+def global_rank(config: TrainConfig) -> int:
+    """Rank of this process among those of a run; 0 where the run has but one."""
+    if config.devices == 1:
+        return 0
+    return next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), 0)
+
+
+def _require_launcher(pipeline: Pipeline) -> None:
+    """Refuse several devices where Fabric would start the other ranks by running some other program again."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    is_command = spec.name == COMMAND_MODULE if spec else os.path.basename(sys.argv[0]) == "neuromill"  # noqa: PTH119
+    outside = any(name in os.environ for name in LAUNCHED_FROM_OUTSIDE) or "SLURM_NTASKS" in os.environ
+    devices = pipeline.train.devices
+    if devices > 1 and not is_command and not outside:
+        raise ConfigError(
+            f"{devices} devices need a process each, and only the command can start itself again",
+            where="train.devices",
+            next_step=f"run `torchrun --nproc-per-node {devices} -m {COMMAND_MODULE} train ...`, or `neuromill train`",
+        )
+
+
 def _run_folder(workspace: Workspace, context: WorkContext, split: Halves) -> Path:
-    recordings = [*split.train, *split.validation]
-    return workspace.run_folder(train_identity(context.pipeline, context.token_identity, recordings))
+    return workspace.run_folder(train_identity(context.pipeline, context.token_identity, split.train, split.validation))
+
+
+def _is_trained(folder: Path) -> bool:
+    from neuromill.models.files import is_complete
+
+    return is_complete(folder / MODEL)
 
 
 def _train(workspace: Workspace, context: WorkContext, split: Halves, folder: Path, report: Report) -> TrainResult:
     import torch
 
-    from neuromill.sources.locking import exclusive
-    from neuromill.training.loop import Progress, train
+    from neuromill.training.loop import train
 
-    torch.set_num_threads(context.pipeline.train.cpu_threads)
+    config = context.pipeline.train
+    torch.set_num_threads(config.cpu_threads)
     tokenizer = context.tokenizer()
+    train_tokens = open_tokens(workspace, context, split.train)
+    held_out = open_tokens(workspace, context, split.validation) if split.validation else None
+
+    def learn(on_step: Callable[[Progress], None] | None) -> TrainResult:
+        settings = model_settings(config, tokenizer)
+        return train(settings, train_tokens, held_out, codebooks(tokenizer), folder, on_step=on_step)
+
+    if global_rank(config) > 0:
+        return learn(None)
+    for error in train_tokens.left_out + (held_out.left_out if held_out else ()):
+        report.say(f"left out of training: {error}")
+    with _noted(workspace, folder) as facts:
+        result = learn(_teller(report))
+        report.end(f"loss {result.first_loss:.3f} -> {result.last_loss:.3f}")
+        facts.update(_facts(result))
+    return result
+
+
+@contextmanager
+def _noted(workspace: Workspace, folder: Path) -> Iterator[dict[str, Any]]:
+    """Hold the lock of a run and note in the ledger that it begins and, unless it fails, what it came to."""
+    from neuromill.sources.locking import exclusive
+
+    with exclusive(workspace.home / "locks" / f"train-{folder.name}.lock"):
+        number = workspace.ledger.begin_run(Stage.TRAIN.value, folder.name)
+        facts: dict[str, Any] = {}
+        yield facts
+        workspace.ledger.end_run(number, facts=facts)
+
+
+def _facts(result: TrainResult) -> dict[str, Any]:
+    kept = ("steps", "first_loss", "last_loss", "device", "precision", "world_size")
+    return {name: getattr(result, name) for name in kept}
+
+
+def _teller(report: Report) -> Callable[[Progress], None]:
     done_before = 0
 
-    def on_step(progress: Progress) -> None:
+    def tell(progress: Progress) -> None:
         nonlocal done_before
         if done_before == 0:
             report.begin(Stage.TRAIN.value, progress.total_steps, "steps")
@@ -105,24 +181,7 @@ def _train(workspace: Workspace, context: WorkContext, split: Halves, folder: Pa
         report.advance(progress.step - done_before, note)
         done_before = progress.step
 
-    train_tokens = open_tokens(workspace, context, split.train)
-    held_out = open_tokens(workspace, context, split.validation) if split.validation else None
-    for error in train_tokens.left_out + (held_out.left_out if held_out else ()):
-        report.say(f"left out of training: {error}")
-    with exclusive(workspace.home / "locks" / f"train-{folder.name}.lock"):
-        number = workspace.ledger.begin_run(Stage.TRAIN.value, folder.name)
-        result = train(
-            model_settings(context.pipeline.train, tokenizer),
-            train_tokens,
-            held_out,
-            codebooks(tokenizer),
-            folder,
-            on_step=on_step,
-        )
-        report.end(f"loss {result.first_loss:.3f} -> {result.last_loss:.3f}")
-        facts = {"steps": result.steps, "first_loss": result.first_loss, "last_loss": result.last_loss}
-        workspace.ledger.end_run(number, facts=facts)
-    return result
+    return tell
 
 
 def model_settings(config: TrainConfig, tokenizer: RvqTokenizer) -> TrainConfig:

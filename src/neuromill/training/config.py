@@ -9,6 +9,10 @@ from pydantic import Field
 from neuromill.models.config import CrissCrossConfig
 from neuromill.records import Config
 
+# Where a run is computed and how it is fed, not what is computed: a run may continue with other values of these, and
+# they are no part of its name. An accelerator or a strategy may still change the last bits of a sum.
+FREE_SETTINGS = ("loader_threads", "keep_checkpoints", "accelerator", "strategy")
+
 
 class WindowConfig(Config):
     """How recordings are cut into training windows. A frame is one token: 0.24 s at 50 Hz and hop 12.
@@ -86,8 +90,10 @@ class TrainConfig(Config):
         Upper bound on the batches of one validation; None for all.
     keep_checkpoints
         Older ones are removed; None keeps all.
-    accelerator, devices, strategy
+    accelerator, strategy
         Handed to ``lightning_fabric.Fabric``.
+    devices
+        Ranks. Each learns from ``batch_size`` windows per step, so their number is part of the identity.
     cpu_threads
         Threads of a run on a CPU: sums in another order give another loss curve, so the number is part of the identity.
     precision

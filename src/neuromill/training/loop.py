@@ -14,6 +14,7 @@ from neuromill.models.criss_cross import CrissCross
 from neuromill.models.files import save_pretrained
 from neuromill.records import ConfigError, Digest, NeuroMillError, canonical_json
 from neuromill.training.checkpoints import RunState, latest_checkpoint, load_state, restore, save_checkpoint
+from neuromill.training.config import FREE_SETTINGS
 from neuromill.training.loader import BatchLoader, LoaderConfig
 from neuromill.training.metrics import MetricsFile, Scores, Tally
 from neuromill.training.objective import masked_prediction
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from neuromill.training.config import TrainConfig
     from neuromill.training.loader import TokenBatch
     from neuromill.training.tokens import TokenSource
-
-# Changing these changes no number, so a run may continue with other values of them.
-FREE_SETTINGS = ("loader_threads", "keep_checkpoints", "accelerator", "devices", "strategy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +59,8 @@ class TrainResult:
         Step of the checkpoint the run continued from, 0 for a fresh run.
     validation
         Of the last step; None without validation recordings.
+    device, precision, world_size
+        What it was computed on and in: "cpu" or "cuda", what "auto" came to, number of ranks.
     """
 
     model_folder: Path
@@ -70,6 +70,9 @@ class TrainResult:
     last_loss: float
     resumed_from: int
     validation: Scores | None
+    device: str
+    precision: str
+    world_size: int
 
 
 def train(
@@ -107,6 +110,8 @@ def train(
         check_leakage(train_tokens.recordings, validation_tokens.recordings)
     fabric = make_fabric(config)
     fabric.launch()
+    if fabric.world_size > 1:
+        torch.set_num_threads(config.cpu_threads)  # launching shares the cores of the machine out among the ranks
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
         run = _Run(
             config,
@@ -120,12 +125,17 @@ def train(
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """Devices and precision of a run; "auto" precision is bf16 autocast on a GPU, float32 elsewhere."""
-    precision: Any = config.precision
-    if precision == "auto":
-        on_gpu = config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        precision = "bf16-mixed" if on_gpu else "32-true"
+    """Devices and precision of a run."""
+    precision: Any = resolve_precision(config)
     return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=config.strategy, precision=precision)
+
+
+def resolve_precision(config: TrainConfig) -> str:
+    """Precision on this machine: "auto" is bf16 autocast on a GPU, float32 elsewhere."""
+    if config.precision != "auto":
+        return config.precision
+    on_gpu = config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu else "32-true"
 
 
 class _Run:
@@ -316,6 +326,9 @@ class _Run:
             last_loss=losses[-1],
             resumed_from=resumed_from,
             validation=validation[-1] if validation else None,
+            device=self.fabric.device.type,
+            precision=resolve_precision(self.config),
+            world_size=self.fabric.world_size,
         )
 
 
