@@ -68,6 +68,8 @@ def open_published(path: Path, *, n_heads: int = 8, parity: bool = False) -> Sys
 def save_system(system: System, folder: Path) -> tuple[Path, ...]:
     """Write a system as our own folders, ``tokenizer`` and ``model``, for ``pretrained`` and ``embed --model``.
 
+    The folder around them appears complete or not at all.
+
     Raises
     ------
     ConfigError
@@ -78,13 +80,13 @@ def save_system(system: System, folder: Path) -> tuple[Path, ...]:
 
     if folder.exists():
         raise ConfigError("the folder exists", where=str(folder), next_step="choose another one")
-    written = [save_tokenizer(system.tokenizer, folder / TOKENIZER)]
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    save_tokenizer(system.tokenizer, temporary / TOKENIZER)
     if system.model is not None:
-        temporary = folder / f".{MODEL}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        save_model(system.model, temporary)
-        written.append(temporary.rename(folder / MODEL))
-    return tuple(written)
+        save_model(system.model, temporary / MODEL)
+    temporary.rename(folder)
+    return tuple(folder / name for name in (TOKENIZER, MODEL) if (folder / name).is_dir())
 
 
 def embed_signal(system: System, signal: NDArray[np.float32], channels: ChannelTable) -> NDArray[np.float32]:
