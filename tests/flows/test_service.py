@@ -14,6 +14,7 @@ import pytest
 
 from neuromill.synthetic.snapshot import SnapshotSpec, write_snapshot
 from support.prefect_service import PrefectService, kill_tree, prefect_service, wait_for
+from support.stages import write_bids
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +68,10 @@ def test_telemetry_switches_are_set(service: PrefectService) -> None:
 
 
 def test_a_cron_deployment_produces_scheduled_runs(service: PrefectService) -> None:
+    assert not service.get("/deployments/name/pipeline/nightly")["schedules"][0]["active"]
+    assert service.runs_of("pipeline/nightly") == []
+    switched_on = service.run("neuromill.cli.main", "flows", "setup", "--schedule", cwd=service.folder)
+    assert switched_on.returncode == 0, switched_on.stderr
     runs = wait_for(lambda: service.runs_of("pipeline/nightly"), 150, "scheduled run")
     assert {run["state"]["name"] for run in runs} == {"Scheduled"}
     assert {datetime.fromisoformat(run["expected_start_time"]).hour for run in runs} == {2}
@@ -101,6 +106,13 @@ def test_killed_flow_process_and_worker_do_not_leave_a_running_flow(
     assert "| 2 | 0 | 2 | 0 |" in artifacts[0]["data"]
 
 
+def stop(service: PrefectService, name: str, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    os.kill(process.pid, number)
+    assert process.wait(90) == 0, service.log(name)
+    for trouble in ("RuntimeWarning", "Traceback"):
+        assert trouble not in service.log(name)
+
+
 def test_serving_from_a_laptop(service: PrefectService, sources: dict[str, str]) -> None:
     served = service.start("serve", "neuromill.cli.main", "flows", "serve", more=sources)
     wait_for(
@@ -108,10 +120,46 @@ def test_serving_from_a_laptop(service: PrefectService, sources: dict[str, str])
     )
     run = service.trigger("prepare/meg-xl-served", {"pipeline": "demo", "engine": {"kind": "serial"}})
     service.wait_for_state(run, "Completed", 120)
-    os.kill(served.pid, signal.SIGTERM)
-    served.wait(60)
+    stop(service, "serve", served, signal.SIGTERM)
     assert service.get("/deployments/name/pipeline/nightly-served")["paused"]
     assert not service.get("/deployments/name/pipeline/nightly")["paused"]
+
+
+def test_a_lab_serves_its_own_folder_until_ctrl_c(
+    service: PrefectService, sources: dict[str, str], tmp_path: Path
+) -> None:
+    data = write_bids(tmp_path / "lab", subjects=("01", "02"))
+    words = ("--data", str(data), "--where", "subject = '02'", "--cron", "30 4 * * *")
+    served = service.start("serve-lab", "neuromill.cli.main", "flows", "serve", "demo", *words, more=sources)
+    name = "pipeline/nightly-demo-lab-served"
+    runs = wait_for(lambda: service.runs_of(name) if name.partition("/")[2] in names(service) else [], 150, "run")
+    starts = {datetime.fromisoformat(run["expected_start_time"]) for run in runs}
+    assert {(start.hour, start.minute) for start in starts} == {(4, 30)}
+    run = service.trigger(name, {"engine": {"kind": "serial"}})
+    service.wait_for_state(run, "Completed", 180)
+    assert service.get(f"/flow_runs/{run}")["name"] == f"pipeline demo from {data} where subject = '02' until prepare"
+    assert len(list(Path(sources["NEUROMILL_HOME"]).glob("stores/*lab*/prepare/*/*.zarr"))) == 1
+    stop(service, "serve-lab", served, signal.SIGINT)
+    assert service.get(f"/deployments/name/{name}")["paused"]
+
+
+def test_a_signal_while_a_flow_runs_ends_the_run_and_pauses_the_schedules(
+    service: PrefectService, sources: dict[str, str], silent_bucket: str
+) -> None:
+    more = {**sources, "NEUROMILL_ENDPOINTS__BUCKET_URL": silent_bucket, "NEUROMILL_HOME": f"{service.folder}/hangs"}
+    served = service.start("serve-busy", "neuromill.cli.main", "flows", "serve", more=more)
+    name = "pipeline/nightly-served"
+    wait_for(
+        lambda: name.partition("/")[2] in names(service) and not service.get(f"/deployments/name/{name}")["paused"],
+        60,
+        "deployment that goes on after its pause",
+    )
+    wait_for(lambda: "Ctrl-C" in service.log("serve-busy"), 60, "word that all is served")
+    run = service.trigger("ingest/meg-xl-served", {"pipeline": "demo", "engine": {"kind": "serial"}})
+    service.wait_for_state(run, "Running", 120)
+    stop(service, "serve-busy", served, signal.SIGTERM)
+    assert service.get(f"/deployments/name/{name}")["paused"]
+    assert service.state(run) == "Cancelled"
 
 
 def names(service: PrefectService) -> set[str]:
