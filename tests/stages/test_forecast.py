@@ -10,7 +10,7 @@ from neuromill.stages.forecast import forecast
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.selection import Selection
 from neuromill.stages.workspace import Workspace
-from support.stages import Road, run, save_tiny_tokenizer, tiny_pipeline, workspace_at
+from support.stages import Road, bids_path, run, save_tiny_tokenizer, tiny_pipeline, workspace_at, write_fif
 
 RECORDING_STAGES = (Stage.INGEST, Stage.PREPARE, Stage.TOKENIZE)
 
@@ -45,6 +45,27 @@ def test_time_comes_from_what_the_ledger_saw(road: Road, workspace: Workspace) -
     assert told[Stage.INGEST].seconds is None
 
 
+def test_time_grows_with_the_bytes_not_with_the_number_of_recordings(road: Road, workspace: Workspace) -> None:
+    whole = tiny_pipeline(prepare={"dtype": "float32"})
+    told = forecast(workspace, whole, road.selection, [Stage.PREPARE])[0]
+    write_fif(bids_path(road.data, "03"), seconds=60.0)
+    one = forecast(workspace, whole, Selection(data=road.data, where="subject = '03'"), [Stage.PREPARE])[0]
+    sizes = [path.stat().st_size for path in sorted(road.data.rglob("*.fif"))]
+    assert told.seconds is not None
+    assert one.seconds == pytest.approx(told.seconds * sizes[-1] / sum(sizes[:-1]), rel=1e-6)
+
+
+def test_another_archive_says_nothing_of_the_time_to_fetch(road: Road, workspace: Workspace) -> None:
+    shutil.rmtree(road.home / "cache" / "raw")
+    told = forecast(workspace, road.pipeline, road.selection, [Stage.INGEST])[0]
+    spent = sum(row.seconds or 0 for row in workspace.ledger.rows() if row.key.stage == "ingest")
+    assert told.seconds == pytest.approx(spent)
+    other = road.data.rename(road.data.with_name("other"))
+    again = forecast(workspace, road.pipeline, Selection(data=other), [Stage.INGEST, Stage.PREPARE])
+    assert again[0].seconds is None  # nothing says any more that `lab` was a folder
+    assert again[1].seconds is not None
+
+
 def test_a_changed_step_is_told_as_new_work(road: Road, workspace: Workspace) -> None:
     changed = tiny_pipeline(prepare={"dtype": "float32"})
     told = forecast(workspace, changed, road.selection)
@@ -71,6 +92,13 @@ def test_sidecars_tell_the_bytes_that_will_be_written(tmp_path: Path, walked: Ro
         told = {one.stage: one for one in forecast(workspace, walked.pipeline, Selection(data=data))}
         expected = 4 * 6 * 9.4 * 50 * 2  # recordings, channels, seconds, Hz, bytes of float16
         assert told[Stage.PREPARE].bytes_out == pytest.approx(expected, abs=4)
+        pretrained = {"pretrained": {"source": str(save_tiny_tokenizer(tmp_path / "tokenizer"))}}
+        model = walked.home / "runs" / walked.results[Stage.TRAIN].identity / "model"
+        other = tiny_pipeline(**pretrained, pretrained_model=str(model), train={"model": {"latent_dim": 32}})
+        codes, features = forecast(workspace, other, Selection(data=data), [Stage.TOKENIZE, Stage.EMBED])
+        frames = 9.4 * 50 / 12  # seconds, Hz, samples of a frame
+        assert codes.bytes_out == pytest.approx(4 * 6 * frames * 3, abs=4)
+        assert features.bytes_out == pytest.approx(4 * 6 * frames * 16 * 2, abs=4)  # dims of the model that is used
         run(workspace, walked.pipeline, Selection(data=data), Stage.INGEST)
         assert forecast(workspace, walked.pipeline, Selection(data=data))[0].done == 4
 
