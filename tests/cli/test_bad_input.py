@@ -178,13 +178,24 @@ def test_names_verbs_and_options(arguments: list[str], fragments: list[str], wal
 )
 def test_variables(name: str, value: str, fragment: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(name, value)
-    assert_refused(neuromill("status", "--home", tmp_path / "home"), CONFIG, fragment)
+    assert_refused(neuromill("status", "--home", tmp_path), CONFIG, fragment)
 
 
-def test_a_home_that_cannot_be(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be(walked: Walked, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert_refused(neuromill("status", "--home", tmp_path / "file"), 1, str(tmp_path / "file"))
-    assert_refused(neuromill("status", "--home", tmp_path / "file" / "home"), 1, str(tmp_path / "file"))
+    for home in (tmp_path / "file", tmp_path / "file" / "home"):
+        assert_refused(neuromill("status", "--home", home), CONFIG, "no such home", str(home))
+        run = neuromill("run", walked.pipeline, "--data", walked.data, "--home", home)
+        assert_refused(run, 1, str(tmp_path / "file"))
+
+
+def test_every_recording_fails(walked: Walked, tmp_path: Path) -> None:
+    home, strict = ("--home", tmp_path / "home"), ("--set", "prepare.min_seconds=1000", "--engine", "serial", "--json")
+    ended = neuromill("run", walked.pipeline, "--data", walked.data, *home, *strict)
+    assert ended.code == FAILED
+    assert [(row["stage"], row["failed"], row["note"]) for row in ended.document] == [
+        ("ingest", 0, ""), ("prepare", 3, "nothing is left for fit"),
+    ]  # fmt: skip
 
 
 def test_a_stage_before_its_input(walked: Walked, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from neuromill.cli.output import print_table
 from support.command import neuromill
-from support.stages import tree_digests
+from support.stages import tree_digests, workspace_at
 
 from .conftest import BAD, Walked
 
@@ -87,6 +87,17 @@ def test_status(walked: Walked) -> None:
     (failure,) = document["failures"]
     assert (failure["recording"], failure["code"]) == (f"lab@local/{BAD}", "too_short")
     assert failure["next"]
+    assert [(row["stage"], row["ended"] is not None, row["seconds"] > 0) for row in document["runs"]] == [
+        ("fit", True, True), ("train", True, True),
+    ]  # fmt: skip
+
+
+def test_a_run_that_did_not_end_is_told(tmp_path: Path) -> None:
+    with workspace_at(tmp_path) as workspace:
+        workspace.ledger.begin_run("fit", "abc")
+    (run,) = neuromill("status", "--json", "--home", tmp_path).document["runs"]
+    assert (run["stage"], run["identity"], run["ended"], run["seconds"]) == ("fit", "abc", None, None)
+    assert neuromill("status", "--home", tmp_path).out.endswith("not ended\n")
 
 
 def test_explain(walked: Walked) -> None:
@@ -124,6 +135,21 @@ def test_shards(walked: Walked) -> None:
     assert found["attributes"]["kind"] == "tokens"
 
 
+def test_shards_ls_tells_of_a_damaged_group(walked: Walked, tmp_path: Path) -> None:
+    shutil.copytree(walked.home / "stores", tmp_path / "stores")
+    group = next((tmp_path / "stores").glob("*/tokenize/*/*.zarr"))
+    (group / "zarr.json").write_text("{")
+    stores = {s["stage"]: s for s in neuromill("shards", "ls", "--json", "--home", tmp_path).document}
+    assert {stage: store["recordings"] for stage, store in stores.items()} == {"prepare": 2, "tokenize": 1, "embed": 2}
+    (problem,) = stores["tokenize"]["damaged"]
+    assert problem.startswith(f"{group.stem}: file has 1 bytes")
+    assert stores["prepare"]["damaged"] == []
+    listed = neuromill("shards", "ls", "--home", tmp_path)
+    assert listed.code == 0
+    assert "1 damaged" in listed.out
+    assert problem in listed.out
+
+
 def test_tokenizer_show(walked: Walked) -> None:
     identity = next(row["identity"] for row in walked.run.document if row["stage"] == "fit")
     for name in (identity, identity[:6], walked.home / "tokenizers" / identity):
@@ -140,6 +166,24 @@ def test_doctor(walked: Walked) -> None:
         finding["check"] for finding in findings
     }
     assert all(set(finding) == {"check", "ok", "found", "next"} for finding in findings)
+
+
+def test_doctor_and_the_rest_create_no_home(walked: Walked, tmp_path: Path) -> None:
+    home = tmp_path / "none"
+    findings = {f["check"]: f for f in neuromill("doctor", "--json", "--home", home).document}
+    assert (findings["ledger"]["ok"], findings["ledger"]["found"]) == (True, "no ledger yet")
+    for verb in (
+        ("status",), ("explain", BAD), ("retry",), ("retry", "--dry-run"), ("shards", "ls"), ("shards", "verify"),
+        ("report", walked.pipeline, "--data", walked.data),
+    ):  # fmt: skip
+        ended = neuromill(*verb, "--home", home)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err.startswith(f"neuromill: there is no such home [{home}] -> ")
+    asked = neuromill("catalog", "query", "true", "--home", home)
+    assert (asked.code, asked.err) == (
+        2, f"neuromill: nothing is indexed [{home}] -> `neuromill catalog refresh`\n",
+    )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
 
 
 WRITERS = ("ingest", "prepare", "tokenizer fit", "tokenize", "train", "embed", "run")
@@ -171,7 +215,7 @@ def test_dry_run_in_a_new_home_writes_listings_only(verb: str, walked: Walked, t
     assert sum(row["done"] for row in ended.document) == 0
     assert {name.split("/")[0] for name in made(home)} <= {"catalog", "cache"}
     assert not list((home / "cache" / "raw").glob("*"))
-    assert neuromill("status", "--json", "--home", home).document == {"stages": [], "failures": []}
+    assert neuromill("status", "--json", "--home", home).document == {"stages": [], "runs": [], "failures": []}
 
 
 def test_demo_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +232,7 @@ SHOWN = r"\x1b[2J\x1b]0;owned\x07[red]bold[/red]\r\nsecond"
 
 def test_a_hostile_title_is_shown_as_text(tmp_path: Path) -> None:
     card = {
-        "id": "evil", "title": HOSTILE, "archive": "local", "version": "1", "modality": "meg", "device": "none",
+        "id": "evil", "title": HOSTILE, "archive": "openneuro", "version": "1", "modality": "meg", "device": "none",
         "licence": "CC0", "citation": "nobody", "recordings": {"datatypes": ["meg"]},
     }  # fmt: skip
     (tmp_path / "catalogs").mkdir()
@@ -222,10 +266,11 @@ def test_lines_where_nobody_watches(walked: Walked, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "20")
     lines = neuromill("status", "--home", walked.home).out.splitlines()
-    assert [line.split()[1] for line in lines[2:]] == ["ingest", "prepare", "tokenize", "embed"]
+    assert [line.split()[1] for line in lines[2:6]] == ["ingest", "prepare", "tokenize", "embed"]
+    assert [line.split()[:1] for line in lines[6:]] == [[], ["run"], ["-----"], ["fit"], ["train"]]
     assert not [c for line in lines for c in line if not c.isprintable()]
     progress = neuromill(
         "run", *walked.chosen, "--set", "fit.steps=2", "--set", "train.max_steps=1", "--engine", "serial"
     )
-    assert progress.err.splitlines()[0] == "fit: 2 steps"
+    assert "fit: 2 steps" in progress.err.splitlines()
     assert not [c for c in progress.err if not c.isprintable() and c != "\n"]

@@ -50,6 +50,14 @@ def test_a_store_whose_index_is_gone_is_told(road: Road, workspace: Workspace) -
     }  # fmt: skip
 
 
+def test_a_damaged_group_is_told_beside_the_whole_ones(road: Road, workspace: Workspace) -> None:
+    (road.store(Stage.PREPARE) / f"{NAME}.zarr" / "manifest" / "zarr.json").unlink()
+    stores = {store.stage: store for store in list_stores(workspace)}
+    assert (stores["prepare"].n_recordings, len(stores["prepare"].damaged)) == (3, 1)
+    assert stores["prepare"].damaged[0].startswith(f"{NAME}: no such file in the store")
+    assert (stores["embed"].n_recordings, stores["embed"].damaged) == (4, ())
+
+
 def test_counts_come_in_the_order_of_the_stages(road: Road, workspace: Workspace) -> None:
     told = stage_counts(workspace)
     assert [one.stage for one in told] == ["ingest", "prepare", "tokenize", "embed"]

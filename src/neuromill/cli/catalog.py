@@ -128,9 +128,12 @@ def query(sql: str, *, common: Common = COMMON) -> None:
     """
     from neuromill.catalog.index import read_table
     from neuromill.catalog.query import query as run_query
+    from neuromill.records import ConfigError
 
     workspace = common.workspace()
     paths = sorted((workspace.home / "catalog").glob("*.parquet"))
+    if not paths:
+        raise ConfigError("nothing is indexed", where=str(workspace.home), next_step="`neuromill catalog refresh`")
     statement = sql if sql.lstrip().lower().startswith(("select", "with")) else f"{_COLUMNS} WHERE {sql}"
     result = run_query([read_table(path) for path in paths], statement)
     if common.json:

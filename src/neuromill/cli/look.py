@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from neuromill.cli.options import Choice, Common, Flag
-from neuromill.cli.output import print_json, print_table, say
+from neuromill.cli.output import duration, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from neuromill.catalog.work import HistoryEvent, WorkRow
+    from neuromill.catalog.work import HistoryEvent, RunRow, WorkRow
 
 COMMON, CHOICE = Common(), Choice()
 NOT_WELL = 1
@@ -26,7 +26,7 @@ def register(app: App) -> None:
 
 
 def status(*, failures: Annotated[bool, Flag] = False, common: Common = COMMON) -> None:
-    """Show how far every stage of every dataset is: found = done + failed + waiting.
+    """Show how far every stage of every dataset is, found = done + failed + waiting, and each fit and training.
 
     Parameters
     ----------
@@ -34,13 +34,17 @@ def status(*, failures: Annotated[bool, Flag] = False, common: Common = COMMON) 
         List each failed recording with its code.
     """
     from neuromill.catalog.work import WorkState
-    from neuromill.stages.looking import stage_counts
+    from neuromill.stages.looking import require_home, stage_counts
 
-    workspace = common.workspace()
+    workspace = require_home(common.workspace())
     counts = stage_counts(workspace)
-    failed = workspace.ledger.rows(states=[WorkState.FAILED])
+    failed, runs = workspace.ledger.rows(states=[WorkState.FAILED]), workspace.ledger.runs()
     if common.json:
-        print_json({"stages": [_counts(c) for c in counts], "failures": [_failure(row) for row in failed]})
+        print_json({
+            "stages": [_counts(c) for c in counts],
+            "runs": [_run(row) for row in runs],
+            "failures": [_failure(row) for row in failed],
+        })  # fmt: skip
         return
     rows = [
         (str(c.dataset_version), c.stage, c.identity, c.counts.found, c.counts.done, c.counts.failed, c.counts.waiting,
@@ -49,6 +53,9 @@ def status(*, failures: Annotated[bool, Flag] = False, common: Common = COMMON) 
     ]  # fmt: skip
     columns = ("dataset", "stage", "identity", "found", "done", "failed", "waiting", "why")
     print_table("", columns, rows)
+    if runs:
+        say("")
+        print_table("", ("run", "identity", "started", "took", "ended"), [_run_row(row) for row in runs])
     if failures:
         print_table("", ("recording", "stage", "code", "message"), [
             (str(r.key.recording_id), r.key.stage, r.code.value if r.code else "", r.message) for r in failed
@@ -63,9 +70,9 @@ def explain(recording: str, /, *, common: Common = COMMON) -> None:
     recording
         Name of a recording, or dataset@version/name.
     """
-    from neuromill.stages.looking import find_recordings
+    from neuromill.stages.looking import find_recordings, require_home
 
-    workspace = common.workspace()
+    workspace = require_home(common.workspace())
     ids = find_recordings(workspace, recording)
     histories = {str(name): workspace.ledger.history(name) for name in ids}
     if common.json:
@@ -103,9 +110,9 @@ def retry(
     dry_run
         Count and change nothing.
     """
-    from neuromill.stages.looking import find_recordings, parse_codes
+    from neuromill.stages.looking import find_recordings, parse_codes, require_home
 
-    workspace = common.workspace()
+    workspace = require_home(common.workspace())
     ids = [found for name in recordings for found in find_recordings(workspace, name)] or None
     codes = parse_codes(code) or None
     if dry_run:
@@ -132,9 +139,10 @@ def report(
     to
         File to write, report.html by default.
     """
+    from neuromill.stages.looking import require_home
     from neuromill.stages.reporting import write_report
 
-    written = write_report(common.workspace(), choice.pipeline(pipeline), choice.selection(), to)
+    written = write_report(require_home(common.workspace()), choice.pipeline(pipeline), choice.selection(), to)
     if common.json:
         print_json({"report": str(written)})
     else:
@@ -173,6 +181,22 @@ def _counts(row: Any) -> dict[str, Any]:
         "waiting": counts.waiting,
         "by_code": {code.value: n for code, n in counts.by_code.items()},
     }
+
+
+def _run(row: RunRow) -> dict[str, Any]:
+    return {
+        "stage": row.stage,
+        "identity": row.identity,
+        "started": _time(row.started_at),
+        "ended": None if row.ended_at is None else _time(row.ended_at),
+        "seconds": row.seconds,
+    }
+
+
+def _run_row(row: RunRow) -> tuple[object, ...]:
+    took = "" if row.seconds is None else duration(row.seconds)
+    ended = "not ended" if row.ended_at is None else _time(row.ended_at)
+    return (row.stage, row.identity, _time(row.started_at), took, ended)
 
 
 def _failure(row: WorkRow) -> dict[str, Any]:

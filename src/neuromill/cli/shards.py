@@ -26,10 +26,10 @@ def register(app: App) -> None:
 
 @shards.command
 def ls(*, common: Common = COMMON) -> None:
-    """List the stores of the home folder."""
-    from neuromill.stages.looking import list_stores
+    """List the stores of the home folder; a damaged group is told and not counted."""
+    from neuromill.stages.looking import list_stores, require_home
 
-    stores = list_stores(common.workspace())
+    stores = list_stores(require_home(common.workspace()))
     if common.json:
         print_json([_summary(store) for store in stores])
         return
@@ -42,10 +42,14 @@ def ls(*, common: Common = COMMON) -> None:
             f"{s.hours:.2f}",
             size(s.n_bytes),
             "yes" if s.indexed else "no",
+            f"{len(s.damaged)} damaged" if s.damaged else "",
         )
         for s in stores
     ]
-    print_table("", ("dataset", "stage", "identity", "recordings", "hours", "bytes", "indexed"), rows)
+    print_table("", ("dataset", "stage", "identity", "recordings", "hours", "bytes", "indexed", "problem"), rows)
+    for store in stores:
+        for problem in store.damaged:
+            say(f"{store.dataset_version} {store.stage} {store.identity} {problem}")
 
 
 @shards.command
@@ -88,7 +92,7 @@ def verify(*stores: Path, common: Common = COMMON) -> None:
         Folders of store identities; without any, every store of the home folder.
     """
     from neuromill.records import ConfigError
-    from neuromill.stages.looking import store_folders
+    from neuromill.stages.looking import require_home, store_folders
     from neuromill.store.layout import INDEX_FILE
     from neuromill.store.verify import list_groups, verify_store
 
@@ -97,8 +101,7 @@ def verify(*stores: Path, common: Common = COMMON) -> None:
             raise ConfigError(
                 "no store is here", where=str(folder), next_step="`neuromill shards ls --json` tells the folders"
             )
-    workspace = common.workspace()
-    folders = stores or store_folders(workspace)
+    folders = stores or store_folders(require_home(common.workspace()))
     found = {folder: verify_store(folder) for folder in folders}
     problems = [
         {"store": str(folder), "group": p.recording, "file": p.file, "kind": p.kind.value, "detail": p.detail}
@@ -125,4 +128,5 @@ def _summary(store: StoreSummary) -> dict[str, Any]:
         "hours": round(store.hours, 4),
         "bytes": store.n_bytes,
         "indexed": store.indexed,
+        "damaged": list(store.damaged),
     }

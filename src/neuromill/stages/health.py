@@ -79,6 +79,8 @@ def _check_disk(folder: Path) -> Iterator[Finding]:
 
 
 def _check_ledger(workspace: Workspace) -> Finding:
+    if not workspace.settings.ledger_url and not (workspace.home / "ledger.sqlite").is_file():
+        return Finding("ledger", ok=True, found="no ledger yet")  # to open it would create it
     try:
         counts = workspace.ledger.counts()
     except NeuroMillError as error:

@@ -20,7 +20,7 @@ SECONDS_IN_HOUR = 3600
 
 @dataclass(frozen=True, slots=True)
 class StoreSummary:
-    """One store identity of the home folder."""
+    """One store identity of the home folder; counts are those of whole groups, ``damaged`` tells of the others."""
 
     folder: Path
     dataset_version: str
@@ -30,6 +30,7 @@ class StoreSummary:
     hours: float
     n_bytes: int
     indexed: bool
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,17 @@ class StageCounts:
     stage: str
     identity: str
     counts: Counts
+
+
+def require_home(workspace: Workspace) -> Workspace:
+    """Return the workspace; ``ConfigError`` where its home does not exist, so that looking creates none."""
+    if not workspace.home.is_dir():
+        raise ConfigError(
+            "there is no such home",
+            where=str(workspace.home),
+            next_step="give its folder with --home or NEUROMILL_HOME; `neuromill run` makes a new one",
+        )
+    return workspace
 
 
 def list_stores(workspace: Workspace) -> tuple[StoreSummary, ...]:
@@ -53,16 +65,25 @@ def store_folders(workspace: Workspace) -> tuple[Path, ...]:
 
 
 def _store_summary(folder: Path) -> StoreSummary:
+    from neuromill.store.contents import describe_store
+    from neuromill.store.filesystem import open_file_system
     from neuromill.store.layout import INDEX_FILE
-    from neuromill.store.reader import StoreReader
 
-    with StoreReader.of_groups(folder) as reader:
-        seconds = sum(seconds_of(r.kind, r.n_rows, r.attributes) for r in reader.recordings)
-        n_bytes = sum(s.file_bytes for r in reader.recordings for a in r.arrays.values() for s in a.shards)
-        version, stage, identity = folder.parts[-3:]
-        indexed = (folder / INDEX_FILE).is_file()
-        n_recordings = len(reader.recordings)
-    return StoreSummary(folder, version, stage, identity, n_recordings, seconds / SECONDS_IN_HOUR, n_bytes, indexed)
+    fs = open_file_system(folder)
+    recordings, damaged = describe_store(fs)
+    fs.close()
+    version, stage, identity = folder.parts[-3:]
+    return StoreSummary(
+        folder=folder,
+        dataset_version=version,
+        stage=stage,
+        identity=identity,
+        n_recordings=len(recordings),
+        hours=sum(seconds_of(r.kind, r.n_rows, r.attributes) for r in recordings) / SECONDS_IN_HOUR,
+        n_bytes=sum(s.file_bytes for r in recordings for a in r.arrays.values() for s in a.shards),
+        indexed=(folder / INDEX_FILE).is_file(),
+        damaged=tuple(f"{name}: {error}" for name, error in damaged.items()),
+    )
 
 
 def seconds_of(kind: str, n_rows: int, attributes: Any) -> float:
