@@ -72,6 +72,24 @@ def test_an_imported_system_comes_back_from_our_folders(data: Path, tmp_path: Pa
 
 
 @pytest.mark.data
+def test_an_import_that_fails_half_way_leaves_no_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = open_published(write_checkpoint(data / "golden", tmp_path / "meg-xl.ckpt"), n_heads=HEADS)
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("neuromill.models.files.save_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_system(system, tmp_path / "system")
+    assert not (tmp_path / "system").exists()
+    monkeypatch.undo()
+    save_system(system, tmp_path / "system")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["meg-xl.ckpt", "system"]
+
+
+@pytest.mark.data
 def test_a_codec_alone_has_no_model(data: Path, tmp_path: Path) -> None:
     codec = load_file(data / "golden" / "biocodec_random.safetensors")
     state = {f"_orig_mod.{name}": tensor for name, tensor in codec.items()}
