@@ -10,8 +10,8 @@ from support.paths import PROJECT
 
 CATALOGS = PROJECT / "catalogs"
 MINIMAL = {
-    "id": "ds1", "title": "t", "archive": "openneuro", "version": "1", "modality": "meg", "device": "d", "licence": "CC0",
-    "citation": "c",
+    "id": "ds1", "title": "t", "archive": "openneuro", "version": "1", "modality": "meg", "device": "d",
+    "licence": "CC0", "citation": "c",
 }  # fmt: skip
 
 

@@ -18,12 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a worker has to know of a dataset: where its bytes come from, and the line frequency its card states."""
+    """What a worker has to know of a dataset: where its bytes come from."""
 
     dataset: str
     archive: str
     folder: Path | None
-    line_freq: float | None
 
     def open(self, settings: Settings) -> Source:
         """Open the source; nothing is asked or read yet."""
@@ -45,7 +44,7 @@ class Dataset:
     @property
     def origin(self) -> Origin:
         """The part of it that goes to workers."""
-        return Origin(self.card.id, self.card.archive, self.folder, self.card.line_freq)
+        return Origin(self.card.id, self.card.archive, self.folder)
 
 
 def dataset_of_folder(folder: Path) -> Dataset:

@@ -74,10 +74,6 @@ class WorkContext:
         """Open the source of a dataset."""
         return self.origin(dataset).open(self.settings)
 
-    def line_freq(self, dataset: str) -> float | None:
-        """Line frequency that the card states, for files and sidecars that say nothing."""
-        return self.origin(dataset).line_freq
-
     def raw_cache(self) -> RawCache:
         """Return the content-addressed cache of raw files."""
         from neuromill.sources.cache import RawCache
