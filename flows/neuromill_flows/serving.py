@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
 from prefect.runner import Runner
 
 from neuromill.cli.output import say
@@ -32,6 +33,19 @@ class SignalledRunner(Runner):
         if not self.started or self.stopping:
             raise KeyboardInterrupt
         self.execute_in_background(self.astop)
+
+    async def cancel_all(self) -> None:
+        """Cancel the flow runs under way; one that has ended, and whose process has not yet, keeps its state.
+
+        Prefect's own would call a Completed run Cancelled in the second that its process takes to end.
+        """
+        for flow_run_id in self._process_manager.flow_run_ids():
+            try:
+                flow_run = await self._client.read_flow_run(flow_run_id)
+                if flow_run.state is None or not flow_run.state.is_final():
+                    await self._cancellation_manager.cancel(flow_run, "`neuromill flows serve` was stopped.")
+            except (httpx.HTTPError, PrefectException) as error:
+                say(f"flow run {flow_run_id} is not cancelled: {error}")
 
 
 def serve(deployments: Sequence[RunnerDeployment], limit: int) -> None:

@@ -121,6 +121,7 @@ def test_serving_from_a_laptop(service: PrefectService, sources: dict[str, str])
     run = service.trigger("prepare/meg-xl-served", {"pipeline": "demo", "engine": {"kind": "serial"}})
     service.wait_for_state(run, "Completed", 120)
     stop(service, "serve", served, signal.SIGTERM)
+    assert service.state(run) == "Completed"
     assert service.get("/deployments/name/pipeline/nightly-served")["paused"]
     assert not service.get("/deployments/name/pipeline/nightly")["paused"]
 
