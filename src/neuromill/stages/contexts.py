@@ -85,8 +85,8 @@ def _with_tokenizer(workspace: Workspace, chosen: Chosen, context: WorkContext) 
             raise ConfigError(
                 "no tokenizer is fitted for these recordings and settings",
                 where=str(folder),
-                next_step=f"run `neuromill tokenizer fit {pipeline.name}` after `neuromill prepare`; for recordings that are "
-                "not in training, name the tokenizer: --set pretrained.source=FOLDER",
+                next_step=f"run `neuromill tokenizer fit {pipeline.name}` after `neuromill prepare`; "
+                "for recordings that are not in training name the tokenizer: --set pretrained.source=FOLDER",
             )
         source, revision = str(folder), ""
     digest = from_pretrained(source, revision=revision or None).digest
