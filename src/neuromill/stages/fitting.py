@@ -6,6 +6,7 @@ import json
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from neuromill.records import ConfigError, NeuroMillError
@@ -87,7 +88,8 @@ def _fit_and_publish(
     from neuromill.sources.locking import exclusive
     from neuromill.tokenizers.files import save_pretrained
 
-    with exclusive(workspace.home / "locks" / f"fit-{folder.name}.lock"):
+    waiting = partial(report.say, "another run fits this tokenizer; waiting for it")
+    with exclusive(workspace.home / "locks" / f"fit-{folder.name}.lock", waiting):
         if folder.is_dir():
             return
         number = workspace.ledger.begin_run(Stage.FIT.value, folder.name)

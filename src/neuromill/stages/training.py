@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from neuromill.records import ConfigError
@@ -146,7 +147,7 @@ def _train(workspace: Workspace, context: WorkContext, split: Halves, folder: Pa
         return learn(None)
     for error in train_tokens.left_out + (held_out.left_out if held_out else ()):
         report.say(f"left out of training: {error}")
-    with _noted(workspace, folder) as facts:
+    with _noted(workspace, folder, report) as facts:
         result = learn(_teller(report))
         report.end(f"loss {result.first_loss:.3f} -> {result.last_loss:.3f}")
         facts.update(_facts(result))
@@ -154,11 +155,12 @@ def _train(workspace: Workspace, context: WorkContext, split: Halves, folder: Pa
 
 
 @contextmanager
-def _noted(workspace: Workspace, folder: Path) -> Iterator[dict[str, Any]]:
+def _noted(workspace: Workspace, folder: Path, report: Report) -> Iterator[dict[str, Any]]:
     """Hold the lock of a run and note in the ledger that it begins and, unless it fails, what it came to."""
     from neuromill.sources.locking import exclusive
 
-    with exclusive(workspace.home / "locks" / f"train-{folder.name}.lock"):
+    waiting = partial(report.say, "another run trains this model; waiting for it")
+    with exclusive(workspace.home / "locks" / f"train-{folder.name}.lock", waiting):
         number = workspace.ledger.begin_run(Stage.TRAIN.value, folder.name)
         facts: dict[str, Any] = {}
         yield facts
