@@ -68,10 +68,11 @@ def _stage_forecast(workspace: Workspace, pipeline: Pipeline, chosen: Chosen, st
         count = 1 if stage is Stage.TRAIN else len(chosen.recordings)
         return StageForecast(stage, "", count, 0, 0, count, note=f"not yet: {error.what}")
     if stage is Stage.TRAIN:
+        from neuromill.models.files import is_complete
         from neuromill.stages.training import model_folder
 
         folder = model_folder(workspace, chosen, context)
-        done = int(folder.is_dir())
+        done = int(is_complete(folder))
         return StageForecast(stage, folder.parent.name, 1, done, 0, 1 - done)
     plan = plan_chosen(workspace, chosen, context, stage)
     return _item_forecast(workspace, pipeline, chosen, plan)

@@ -381,6 +381,7 @@ def _reconstruct(context: WorkContext, signal: NDArray[np.float32]) -> tuple[NDA
 
 def _training(workspace: Workspace, chosen: Chosen, context: WorkContext) -> Training | None:
     """Metrics of the run on these tokens, also of one that is not finished."""
+    from neuromill.models.files import is_complete
     from neuromill.stages.training import model_folder
     from neuromill.training.metrics import MetricsFile
 
@@ -392,7 +393,7 @@ def _training(workspace: Workspace, chosen: Chosen, context: WorkContext) -> Tra
     if train is None:
         return None
     size = context.tokenizer().codebook_size
-    return Training(model.parent.name, model.is_dir(), size, train, validation)
+    return Training(model.parent.name, is_complete(model), size, train, validation)
 
 
 def _curve(rows: Iterable[dict[str, Any]], kind: str) -> Curve | None:
