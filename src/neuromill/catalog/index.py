@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-SCHEMA_VERSION = "1.0"  # major.minor: a reader takes every minor version of a major version it knows
+SCHEMA_VERSION = "1.1"  # major.minor: a reader takes every minor version of a major version it knows
 SCHEMA_KEY = b"neuromill.recording_index"
 _FACTS = ("n_channels", "sfreq", "duration_seconds", "line_freq")
 # "recording" and "split" are BIDS entities too; as columns they are the recording's name and the card's split.
@@ -39,7 +39,8 @@ def index_schema() -> pa.Schema:
     texts = ("dataset", "version", "recording", "path", *ENTITIES_COLUMNS.values(), "datatype", "suffix", "format")
     columns = [(name, pa.string()) for name in texts]
     columns += [("n_channels", pa.int64()), *((name, pa.float64()) for name in _FACTS[1:])]
-    columns += [("size", pa.int64()), ("n_members", pa.int64()), ("input_digest", pa.string()), ("split", pa.string())]
+    columns += [("size", pa.int64()), ("n_members", pa.int64())]
+    columns += [(name, pa.string()) for name in ("layout", "input_digest", "split")]
     return pa.schema([*columns, ("members", pa.list_(member))], metadata={SCHEMA_KEY: SCHEMA_VERSION.encode()})
 
 
@@ -136,6 +137,7 @@ def _row(recording: Recording, split: str) -> dict[str, Any]:
         **{column: getattr(recording.entities, name) for name, column in ENTITIES_COLUMNS.items()},
         **{name: getattr(recording, name) for name in ("datatype", "suffix", "format", *_FACTS, "size")},
         "n_members": len(recording.members),
+        "layout": recording.layout,
         "input_digest": recording.input_digest,
         "split": split,
         "members": [_member_row(member) for member in recording.members],
@@ -154,6 +156,7 @@ def _recording(row: Mapping[str, Any]) -> Recording:
         members=tuple(_member(member) for member in row["members"]),
         entities=Entities(**{name: row[column] for name, column in ENTITIES_COLUMNS.items()}),
         **{name: row[name] for name in ("datatype", "suffix", "format", *_FACTS)},
+        layout=row.get("layout") or "",
     )
 
 

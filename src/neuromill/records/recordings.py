@@ -125,6 +125,7 @@ class Recording:
     ``path`` is the file or folder a reader opens; ``members`` are all files it needs (every part of a split FIF,
     every file of a CTF folder, the markers of a KIT run, the sidecars that apply). Numbers are what the sidecars
     say before anything is fetched, None where they say nothing; the card may state the line frequency in their place.
+    ``layout`` is the digest of the card's ``SpikeLayout`` where one says how the file is read.
     """
 
     id: RecordingId
@@ -138,6 +139,7 @@ class Recording:
     sfreq: float | None = None
     duration_seconds: float | None = None
     line_freq: float | None = None
+    layout: str = ""
 
     @property
     def size(self) -> int:
@@ -146,14 +148,15 @@ class Recording:
 
     @property
     def input_digest(self) -> str:
-        """SHA-256 over the members' paths, sizes and digests, and the line frequency: changes when the input does.
+        """SHA-256 over the members' paths, sizes and digests, line frequency and layout: changes when the input does.
 
-        The line frequency may come from the card, that is from outside the members; a notch filter uses it.
+        The last two may come from the card, that is from outside the members: a notch filter and a reader use them.
         """
         from neuromill.records.digests import Digest, canonical_json
 
         rows = [[m.path, m.size, str(m.digest or m.locator)] for m in sorted(self.members, key=lambda m: m.path)]
-        return Digest.of(canonical_json({"line_freq": self.line_freq, "members": rows})).hex
+        outside = {"line_freq": self.line_freq} | ({"layout": self.layout} if self.layout else {})
+        return Digest.of(canonical_json({**outside, "members": rows})).hex
 
 
 def check_name(name: str) -> str:

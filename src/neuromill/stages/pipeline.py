@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError
 
 from neuromill.catalog.strict_yaml import parse_yaml
 from neuromill.records import Config, ConfigError
-from neuromill.signals.steps import Step
+from neuromill.stages.prepare_config import PrepareConfig, SpikePrepareConfig
 from neuromill.tokenizers.config import FitConfig, GateConfig, TokenizeConfig, TokenizerConfig
+from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
 from neuromill.training.config import TrainConfig
+from neuromill.training.ndt3_config import Ndt3TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-
-class PrepareConfig(Config):
-    """Preprocessing: ordered steps named as in MNE, and how the result is stored.
-
-    Attributes
-    ----------
-    steps
-        Applied in this order.
-    dtype
-        Of the stored signal; float16 with one scale per channel halves the bytes at 73 dB.
-    min_seconds
-        Shorter recordings fail with ``too_short``.
-    """
-
-    steps: tuple[Step, ...]
-    dtype: Literal["float16", "float32", "int16"] = "float16"
-    min_seconds: float = Field(default=1.0, gt=0)
 
 
 class PretrainedConfig(Config):
@@ -41,6 +25,27 @@ class PretrainedConfig(Config):
 
     source: str
     revision: str = ""
+
+
+def _kind(default: str) -> Discriminator:
+    """Tell the classes of a section by its ``kind``; a section that names none is of the kind it always was."""
+
+    def kind_of(section: Any) -> str:
+        return str(section.get("kind", default) if isinstance(section, dict) else getattr(section, "kind", default))
+
+    return Discriminator(kind_of)
+
+
+Prepare = Annotated[
+    Annotated[PrepareConfig, Tag("signal")] | Annotated[SpikePrepareConfig, Tag("spikes")], _kind("signal")
+]
+AnyTokenizer = Annotated[
+    Annotated[TokenizerConfig, Tag("biocodec")] | Annotated[Ndt3TokenizerConfig, Tag("ndt3")], _kind("biocodec")
+]
+Train = Annotated[
+    Annotated[TrainConfig, Tag("criss_cross")] | Annotated[Ndt3TrainConfig, Tag("ndt3")], _kind("criss_cross")
+]
+FIRST_KINDS = ("signal", "biocodec", "criss_cross")  # kinds that a section had before it had several
 
 
 class Pipeline(Config):
@@ -62,13 +67,13 @@ class Pipeline(Config):
     title: str = ""
     datasets: tuple[str, ...] = ()
     where: str = ""
-    prepare: PrepareConfig
-    tokenizer: TokenizerConfig = TokenizerConfig()
+    prepare: Prepare
+    tokenizer: AnyTokenizer = TokenizerConfig()
     pretrained: PretrainedConfig | None = None
     fit: FitConfig = FitConfig()
     gate: GateConfig = GateConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
-    train: TrainConfig = TrainConfig()
+    train: Train = TrainConfig()
     pretrained_model: str = ""
     keep_raw: Annotated[bool, Field(description="keep fetched raw files after they are prepared")] = True
 

@@ -75,8 +75,8 @@ class OptimConfig(Config):
     clip_norm: float = Field(default=1.0, gt=0)
 
 
-class TrainConfig(Config):
-    """A whole run. ``model.parity`` is the one switch for published behaviour, in the model and around it.
+class RunConfig(Config):
+    """What every training run has, whatever the model.
 
     Attributes
     ----------
@@ -101,9 +101,6 @@ class TrainConfig(Config):
     """
 
     seed: int = Field(default=42, ge=0)
-    model: CrissCrossConfig = CrissCrossConfig()
-    windows: WindowConfig = WindowConfig()
-    masking: MaskingConfig = MaskingConfig()
     optim: OptimConfig = OptimConfig()
     epochs: int = Field(default=50, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
@@ -119,3 +116,15 @@ class TrainConfig(Config):
     devices: int = Field(default=1, ge=1)
     strategy: str = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+
+
+class TrainConfig(RunConfig):
+    """A run of the criss-cross transformer (MEG-XL).
+
+    ``model.parity`` is the one switch for published behaviour, in the model and around it.
+    """
+
+    kind: Literal["criss_cross"] = "criss_cross"
+    model: CrissCrossConfig = CrissCrossConfig()
+    windows: WindowConfig = WindowConfig()
+    masking: MaskingConfig = MaskingConfig()

@@ -1,0 +1,34 @@
+"""Settings of the NDT3 model. Imports no torch."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from neuromill.records import Config
+
+
+class Ndt3Config(Config):
+    """Sizes of NDT3; the defaults are the published 45M model (44.92 M parameters).
+
+    Attributes
+    ----------
+    hidden_dim, n_layers, n_heads
+        Width, depth and attention heads of the causal transformer.
+    mlp_factor
+        Hidden width of the gated MLP in units of ``hidden_dim``.
+    dropout
+        Of attention weights and of each branch.
+    max_count
+        Spike inputs are clipped to it; targets run one further.
+    parity
+        The published behaviour where ours differs: no residual add and no norm after the last layer, no target for
+        counts above 20.
+    """
+
+    hidden_dim: int = Field(default=1024, ge=32, multiple_of=32)
+    n_layers: int = Field(default=6, ge=1)
+    n_heads: int = Field(default=8, ge=1)
+    mlp_factor: int = Field(default=1, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    max_count: int = Field(default=20, ge=1, le=254)
+    parity: bool = False

@@ -1,0 +1,83 @@
+"""The unit table and the trial table: what the columns of spike counts are, and what the subject did when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class UnitTable:
+    """Units (sorted neurons, or channels of threshold crossings) of a recording, in file order.
+
+    Attributes
+    ----------
+    names
+        Unit ids as text, unique.
+    electrodes
+        Electrode ids as text, "" where unknown.
+    arrays
+        Name of the array the unit was recorded on, "" where unknown. Units of one array share patches.
+    areas
+        Brain area ("M1", "PMd"), "" where unknown.
+    is_sorted
+        True for a sorted neuron, False for threshold crossings, None where nobody says.
+    bads
+        Reason why a unit is masked ("non_finite", "before_start"), "" for a good one.
+    """
+
+    names: tuple[str, ...]
+    electrodes: tuple[str, ...]
+    arrays: tuple[str, ...]
+    areas: tuple[str, ...]
+    is_sorted: tuple[bool | None, ...]
+    bads: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        columns = (self.electrodes, self.arrays, self.areas, self.is_sorted, self.bads)
+        if {len(column) for column in columns} != {len(self.names)}:
+            raise ValueError("columns of a unit table differ in length")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("unit names occur more than once")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Self:
+        """Units of which nothing is known but the names."""
+        blank = ("",) * len(names)
+        return cls(tuple(names), blank, blank, blank, (None,) * len(names), blank)
+
+    def with_bads(self, reasons: Mapping[int, str]) -> UnitTable:
+        """Return a copy in which the units at these indices are masked for the reason given; earlier reasons stay."""
+        return replace(self, bads=tuple(bad or reasons.get(i, "") for i, bad in enumerate(self.bads)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrialTable:
+    """Trials on the clock of the recording, sorted by start.
+
+    Attributes
+    ----------
+    starts, stops
+        float64 [trial] seconds.
+    success
+        bool [trial]; all True where nobody says.
+    columns
+        Further columns by name, each of the table's length: float64, or str.
+    """
+
+    starts: NDArray[np.float64]
+    stops: NDArray[np.float64]
+    success: NDArray[np.bool_]
+    columns: Mapping[str, NDArray[np.float64] | tuple[str, ...]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.starts)
