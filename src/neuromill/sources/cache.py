@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,39 @@ class RawCache:
         path = self._path(digest) if digest else None
         return path if path and path.is_file() and path.stat().st_size == file.size else None
 
+    def derive(self, name: str, make: Callable[[Path], None]) -> Path:
+        """Return the file that is kept under ``name``, made by ``make(path)`` if it is not there.
+
+        For what is drawn from members that are never here as a whole (the needed parts of a large file). The file
+        lies by its content; ``derived/<name>`` says which it is.
+        """
+        found = self.derived(name)
+        if found is not None:
+            return found
+        with exclusive(self.folder / "partial" / f"{name}.lock"):
+            return self.derived(name) or self._derive(name, make)
+
+    def derived(self, name: str) -> Path | None:
+        """Return the file that ``derive`` keeps under ``name``, None where there is none."""
+        try:
+            digest, size = (self.folder / "derived" / name).read_text().split()
+        except FileNotFoundError:
+            return None
+        path = self._path(Digest.parse(digest))
+        return path if path.is_file() and path.stat().st_size == int(size) else None
+
+    def forget(self, name: str) -> int:
+        """Forget what ``derive`` keeps under ``name``; returns the bytes freed."""
+        held = self.derived(name)
+        freed = held.stat().st_size if held is not None else 0
+        if held is not None:
+            held.unlink(missing_ok=True)
+        return freed
+
+    def link(self, held: Path, to: Path) -> None:
+        """Lay one held file out at ``to``, as ``materialise`` does."""
+        _link(held, to)
+
     def materialise(self, members: Iterable[SourceFile], folder: Path) -> Path:
         """Lay members out under their original relative paths, so that a reader finds what belongs together.
 
@@ -88,6 +121,20 @@ class RawCache:
 
     def _path(self, digest: Digest) -> Path:
         return self.folder / digest.algorithm / digest.hex[:2] / digest.hex
+
+    def _derive(self, name: str, make: Callable[[Path], None]) -> Path:
+        partial = self.folder / "partial" / name
+        partial.unlink(missing_ok=True)
+        make(partial)
+        with partial.open("rb") as file:
+            digest = Digest("sha256", file_digest(file, "sha256").hexdigest())
+        size, place = partial.stat().st_size, self._path(digest)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        publish(partial, place)
+        note = self.folder / "derived" / name
+        note.parent.mkdir(parents=True, exist_ok=True)
+        _replace(note, lambda new: new.write_text(f"{digest} {size}"))
+        return place
 
     def _fetch(self, source: Source, file: SourceFile, to: Path, progress: Callable[[int], None] | None) -> Path:
         digest = source.fetch(file, to, progress=progress)

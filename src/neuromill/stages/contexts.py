@@ -10,6 +10,7 @@ from neuromill.records import ConfigError
 from neuromill.stages.identities import embed_identity, fit_identity, prepare_identity, tokenize_identity
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.work import WorkContext
+from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
 
 if TYPE_CHECKING:
     from neuromill.records import Recording
@@ -76,6 +77,10 @@ def _with_tokenizer(workspace: Workspace, chosen: Chosen, context: WorkContext) 
     from neuromill.tokenizers.files import from_pretrained
 
     pipeline = context.pipeline
+    if isinstance(pipeline.tokenizer, Ndt3TokenizerConfig):  # tokens by rule: the vocabulary is the tokenizer
+        from neuromill.tokenizers.spikes import vocabulary_digest
+
+        return replace(context, token_identity=tokenize_identity(pipeline, vocabulary_digest(pipeline.tokenizer)))
     if pipeline.pretrained is not None:
         source, revision = pipeline.pretrained.source, pipeline.pretrained.revision
     else:

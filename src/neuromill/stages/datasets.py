@@ -12,17 +12,20 @@ from neuromill.records import ConfigError, RecordingError, safe_name
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from neuromill.records import SpikeLayout
     from neuromill.sources.protocol import Source
     from neuromill.stages.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a worker has to know of a dataset: where its bytes come from."""
+    """What a worker has to know of a dataset: where its bytes come from, and how files of spikes are read."""
 
     dataset: str
     archive: str
     folder: Path | None
+    layout: SpikeLayout | None = None
+    fetch: str = "whole"
 
     def open(self, settings: Settings) -> Source:
         """Open the source; nothing is asked or read yet."""
@@ -44,7 +47,8 @@ class Dataset:
     @property
     def origin(self) -> Origin:
         """The part of it that goes to workers."""
-        return Origin(self.card.id, self.card.archive, self.folder)
+        card = self.card
+        return Origin(card.id, card.archive, self.folder, getattr(card, "spikes", None), getattr(card, "fetch", "whole"))
 
 
 def dataset_of_folder(folder: Path) -> Dataset:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuromill.stages.channels import channel_table
+from neuromill.stages.sections import criss_cross_training
 
 if TYPE_CHECKING:
     from neuromill.models.criss_cross import CrissCross
@@ -25,6 +26,7 @@ def embed_recording(context: WorkContext, item: WorkItem) -> Made:
     from neuromill.training.embedding import embed_recording as features_of
     from neuromill.training.store_tokens import StoreTokens
 
+    window_frames = criss_cross_training(context.pipeline).windows.window_frames
     digest = model_digest(Path(context.model_folder))
     name, model = item.recording.id.name, _load_model(context.model_folder, digest)
     store = context.token_store(item)
@@ -36,7 +38,7 @@ def embed_recording(context: WorkContext, item: WorkItem) -> Made:
     with FeatureWriter(
         context.store(item), name, n_channels=len(channels), n_dims=model.config.latent_dim, dtype="float16"
     ) as writer:
-        for block in features_of(model, tokens, 0, window_frames=context.pipeline.train.windows.window_frames):
+        for block in features_of(model, tokens, 0, window_frames=window_frames):
             writer.write(block)
         published = writer.publish(_attributes(context, item, codes, digest), channels, replace=True)
     facts = {"n_frames": codes.n_rows, "n_channels": len(channels), "n_dims": model.config.latent_dim}

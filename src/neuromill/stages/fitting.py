@@ -13,8 +13,10 @@ from neuromill.records import ConfigError, NeuroMillError
 from neuromill.stages.channels import channel_table, good_channels
 from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import done_recordings, require_whole, training_recordings
-from neuromill.stages.identities import fit_identity, prepare_identity
+from neuromill.stages.identities import fit_identity, prepare_identity, vocabulary_identity
 from neuromill.stages.outcomes import Stage, StageResult
+from neuromill.stages.sections import rvq_tokenizer
+from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +52,8 @@ def fit_tokenizer(workspace: Workspace, pipeline: Pipeline, selection: Selection
         The gate refuses: a codebook is dead. What was measured is kept in ``refused.json`` beside the checkpoint.
     """
     begin = time.perf_counter()
+    if isinstance(pipeline.tokenizer, Ndt3TokenizerConfig):
+        return _result(vocabulary_identity(pipeline.tokenizer), begin, already=1, note="tokens by rule: nothing to fit")
     if pipeline.pretrained is None:
         require_whole(selection, "neuromill tokenizer fit", "neuromill prepare")
     chosen = choose(workspace, pipeline, selection)
@@ -127,7 +131,7 @@ def _fit(
         report.say("no window is held out: the tokenizer is judged on recordings it was fitted on")
     report.begin(Stage.FIT.value, config.steps, "steps")
     fitted = fit(
-        pipeline.tokenizer,
+        rvq_tokenizer(pipeline),
         config,
         windows.batch,
         validation=(gate_windows.batch(step) for step in range(pipeline.gate.n_windows)),
@@ -153,7 +157,7 @@ def _gate_windows(
 
 
 def _window_samples(pipeline: Pipeline) -> int:
-    return round(pipeline.fit.segment_seconds * pipeline.tokenizer.normalization.sfreq)
+    return round(pipeline.fit.segment_seconds * rvq_tokenizer(pipeline).normalization.sfreq)
 
 
 def _open(workspace: Workspace, pipeline: Pipeline, recordings: Sequence[Recording]) -> tuple[StoreReader, ...]:
@@ -169,7 +173,7 @@ def _open(workspace: Workspace, pipeline: Pipeline, recordings: Sequence[Recordi
 
 def _check_rate(pipeline: Pipeline, groups: Sequence[IndexedRecording]) -> None:
     """Refuse signals at another rate than the tokenizer's: its frames would not be as long as it says."""
-    expected = pipeline.tokenizer.normalization.sfreq
+    expected = rvq_tokenizer(pipeline).normalization.sfreq
     for group in groups:
         if not math.isclose(group.sfreq, expected, rel_tol=1e-6):
             raise ConfigError(

@@ -15,6 +15,7 @@ from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import work_context
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.running import PIPELINE_STAGES, plan_chosen
+from neuromill.stages.sections import criss_cross_training, rvq_tokenizer, signal_preparation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -82,6 +83,8 @@ def _fit_forecast(workspace: Workspace, pipeline: Pipeline, chosen: Chosen) -> S
     from neuromill.stages.contexts import training_recordings
     from neuromill.stages.identities import fit_identity
 
+    if pipeline.tokenizer.kind == "ndt3":
+        return StageForecast(Stage.FIT, "", 1, 1, 0, 0, note="tokens by rule: nothing to fit")
     if pipeline.pretrained is not None:
         return StageForecast(Stage.FIT, "", 1, 1, 0, 0, note=f"uses {pipeline.pretrained.source}")
     training = training_recordings(workspace, pipeline, chosen)
@@ -116,7 +119,10 @@ def _bytes_out(pipeline: Pipeline, stage: Stage, recordings: Sequence[Recording]
     """
     if stage is Stage.INGEST:
         return sum(recording.size for recording in recordings)
-    network, clock = pipeline.tokenizer.network, pipeline.tokenizer.normalization.sfreq
+    if pipeline.prepare.kind == "spikes":
+        return None  # units and seconds are only known from the file
+    preparation, tokenizer = signal_preparation(pipeline), rvq_tokenizer(pipeline)
+    network, clock = tokenizer.network, tokenizer.normalization.sfreq
     total = 0.0
     for recording in recordings:
         n_channels, seconds, sfreq = recording.n_channels, recording.duration_seconds, recording.sfreq
@@ -124,8 +130,8 @@ def _bytes_out(pipeline: Pipeline, stage: Stage, recordings: Sequence[Recording]
             return None
         n_frames = seconds * clock / network.hop_samples
         if stage is Stage.PREPARE:
-            rate = next((s.sfreq for s in pipeline.prepare.steps if isinstance(s, Resample)), sfreq)
-            total += n_channels * seconds * rate * BYTES_PER_SAMPLE[pipeline.prepare.dtype]
+            rate = next((s.sfreq for s in preparation.steps if isinstance(s, Resample)), sfreq)
+            total += n_channels * seconds * rate * BYTES_PER_SAMPLE[preparation.dtype]
         elif stage is Stage.TOKENIZE:
             total += n_channels * n_frames * network.n_quantizers
         else:
@@ -136,7 +142,7 @@ def _bytes_out(pipeline: Pipeline, stage: Stage, recordings: Sequence[Recording]
 def _feature_dims(pipeline: Pipeline) -> int:
     """Length of a feature vector: that of the model the pipeline trains, or of the one it is given."""
     if not pipeline.pretrained_model:
-        return pipeline.train.model.latent_dim
+        return criss_cross_training(pipeline).model.latent_dim
     settings = json.loads((Path(pipeline.pretrained_model).expanduser() / "config.json").read_text(encoding="utf-8"))
     return CrissCrossConfig.model_validate(settings["config"]).latent_dim
 

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from neuromill.records import identity
 from neuromill.signals.steps import code_versions
+from neuromill.stages.prepare_config import SpikePrepareConfig
+from neuromill.stages.sections import criss_cross_training, settings_of
+from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
 from neuromill.training.config import FREE_SETTINGS
 
 if TYPE_CHECKING:
@@ -20,41 +23,58 @@ STORE_CODE = "1"
 READER_CODE = "1"
 TOKENIZER_CODE = "1"
 TRAINING_CODE = "1"
+SPIKE_CODE = "1"
 RAW_IDENTITY = "raw"
 
 
 def prepare_identity(pipeline: Pipeline) -> str:
     """Name of prepared signals: the steps in order, how they are stored, the code that runs them."""
-    versions = {"reader": READER_CODE, "store": STORE_CODE, **code_versions(pipeline.prepare.steps)}
+    steps = pipeline.prepare.steps
+    if isinstance(pipeline.prepare, SpikePrepareConfig):
+        versions = {str(step.step): step.code_version for step in pipeline.prepare.steps} | {"spikes": SPIKE_CODE}
+    else:
+        versions = dict(code_versions(steps))
+    versions |= {"reader": READER_CODE, "store": STORE_CODE}
     return identity("prepare", config=prepare_config(pipeline), code_versions=versions)
 
 
 def prepare_config(pipeline: Pipeline) -> dict[str, Any]:
     """Non-default settings of the prepare stage, the steps in order and with their names."""
-    return pipeline.prepare.non_defaults() | {"steps": [_step(step) for step in pipeline.prepare.steps]}
+    return settings_of(pipeline.prepare) | {"steps": [_step(step) for step in pipeline.prepare.steps]}
 
 
 def fit_identity(pipeline: Pipeline, training: Sequence[Recording]) -> str:
     """Name of a fitted tokenizer: its settings and the recordings it saw (or the published weights it is)."""
     if pipeline.pretrained is not None:
         return identity("fit", config={"pretrained": pipeline.pretrained.non_defaults()}, code_versions=_tokenizer())
-    config = {name: getattr(pipeline, name).non_defaults() for name in ("tokenizer", "fit", "gate")}
+    config = {name: settings_of(getattr(pipeline, name)) for name in ("tokenizer", "fit", "gate")}
     inputs = [prepare_identity(pipeline), *_inputs(training)]
     return identity("fit", config=config, code_versions=_tokenizer(), inputs=inputs)
+
+
+def vocabulary_identity(tokenizer: Ndt3TokenizerConfig) -> str:
+    """Name of tokens by rule: their settings are all there is."""
+    return identity("vocabulary", config=settings_of(tokenizer), code_versions=_tokenizer())
 
 
 def tokenize_identity(pipeline: Pipeline, tokenizer_digest: str) -> str:
     """Name of a token store: the prepared signals, the very tokenizer, the segment grid."""
     inputs = [prepare_identity(pipeline), tokenizer_digest]
     versions = _tokenizer() | {"store": STORE_CODE}
-    return identity("tokenize", config=pipeline.tokenize.non_defaults(), code_versions=versions, inputs=inputs)
+    return identity("tokenize", config=tokenize_config(pipeline), code_versions=versions, inputs=inputs)
+
+
+def tokenize_config(pipeline: Pipeline) -> dict[str, Any]:
+    """Settings of the tokenize stage that decide its bytes beside the tokenizer: the segment grid, or spike chunks."""
+    by_rule = pipeline.tokenizer
+    return settings_of(by_rule) if isinstance(by_rule, Ndt3TokenizerConfig) else pipeline.tokenize.non_defaults()
 
 
 def train_identity(
     pipeline: Pipeline, token_identity: str, training: Sequence[Recording], validation: Sequence[Recording] = ()
 ) -> str:
     """Name of a training run: model, optimisation, ranks, and the tokens it learns from and is validated on."""
-    config = {key: value for key, value in pipeline.train.non_defaults().items() if key not in FREE_SETTINGS}
+    config = {key: value for key, value in settings_of(pipeline.train).items() if key not in FREE_SETTINGS}
     halves = (("train", training), ("validation", validation))
     inputs = [token_identity, *(f"{split}:{one}" for split, recordings in halves for one in _inputs(recordings))]
     return identity("train", config=config, code_versions={"training": TRAINING_CODE}, inputs=inputs)
@@ -64,7 +84,7 @@ def embed_identity(pipeline: Pipeline, token_identity: str, model_digest: str) -
     """Name of a feature store: the tokens, the very model, and how much context it sees at once."""
     return identity(
         "embed",
-        config={"window_frames": pipeline.train.windows.window_frames},
+        config={"window_frames": criss_cross_training(pipeline).windows.window_frames},
         code_versions={"training": TRAINING_CODE, "store": STORE_CODE},
         inputs=[token_identity, model_digest],
     )

@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from neuromill.records import FailureCode, FileState, RecordingError, canonical_json
+from neuromill.records import FailureCode, RecordingError, canonical_json
+from neuromill.stages.raw_files import drop_raw, ensure_raw, lay_out_raw
+from neuromill.stages.sections import signal_preparation
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from neuromill.readers.protocol import SignalFacts, SignalRecording
     from neuromill.records import Recording
     from neuromill.signals.chain import Chain
@@ -22,19 +22,10 @@ if TYPE_CHECKING:
 
 
 def ingest_recording(context: WorkContext, item: WorkItem) -> Made:
-    """Bring every member file into the raw cache, or check it where it already lies.
-
-    Raises
-    ------
-    RecordingError
-        ``unreachable_upstream`` where the archive lost a member, and whatever the source raises.
-    """
+    """Bring the raw files of a recording into the cache; raises what ``ensure_raw`` raises."""
     from neuromill.stages.work import Made
 
-    _require_available(item.recording)
-    source, cache = context.source(item.recording.id.dataset), context.raw_cache()
-    for member in item.recording.members:
-        cache.ensure(source, member)
+    ensure_raw(context, item.recording)
     return Made(bytes_out=item.recording.size, facts={"n_files": len(item.recording.members)})
 
 
@@ -51,12 +42,12 @@ def prepare_recording(context: WorkContext, item: WorkItem) -> Made:
     recording = item.recording
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder(context.scratch()))
-        _lay_out(context, recording, folder)
+        lay_out_raw(context, recording, folder)
         signal = stack.enter_context(open_recording(recording, folder))
         chain = _plan(context, recording, signal)
         published, report = _stream(context, item, signal, chain)
     if not context.pipeline.keep_raw:
-        context.raw_cache().drop(recording.members)
+        drop_raw(context, recording)
     bads = {chain.channels.names[i]: reason for i, reason in report.bads.items()}
     facts: dict[str, Any] = {
         "n_channels": len(chain.channels),
@@ -70,41 +61,11 @@ def prepare_recording(context: WorkContext, item: WorkItem) -> Made:
     return Made(bytes_out=published.n_bytes, adopted=not published.created, facts=facts)
 
 
-def _lay_out(context: WorkContext, recording: Recording, folder: Path) -> None:
-    """Fetch what is missing and link each member before the next is fetched.
-
-    With ``keep_raw: false`` another worker drops what it has prepared, which may be a file that several recordings
-    share (or that merely has the same content, as sidecars have): what is linked stays.
-    """
-    _require_available(recording)
-    source, cache = context.source(recording.id.dataset), context.raw_cache()
-    for member in recording.members:
-        cache.ensure(source, member)
-        try:
-            cache.materialise([member], folder)
-        except RecordingError as error:
-            if error.code is not FailureCode.MISSING_MEMBER:
-                raise
-            cache.ensure(source, member)  # dropped in the moment between the two
-            cache.materialise([member], folder)
-
-
-def _require_available(recording: Recording) -> None:
-    lost = [member.path for member in recording.members if member.state is FileState.LOST]
-    if lost:
-        raise RecordingError(
-            FailureCode.UNREACHABLE_UPSTREAM,
-            f"the archive lost {len(lost)} of its {len(recording.members)} files",
-            where=lost[0],
-            next_step="tell the archive; `neuromill catalog refresh` once the file is back",
-        )
-
-
 def _plan(context: WorkContext, recording: Recording, signal: SignalRecording) -> Chain:
     from neuromill.signals.chain import plan_chain
 
     seconds = signal.n_times / signal.sfreq
-    minimum = context.pipeline.prepare.min_seconds
+    minimum = signal_preparation(context.pipeline).min_seconds
     if seconds < minimum:
         raise RecordingError(
             FailureCode.TOO_SHORT,
@@ -115,7 +76,7 @@ def _plan(context: WorkContext, recording: Recording, signal: SignalRecording) -
     line_freq = signal.facts.line_freq or recording.line_freq
     channels = signal.channels.require_unique_names(recording.path)
     return plan_chain(
-        context.pipeline.prepare.steps, channels, signal.sfreq, signal.n_times, line_freq, where=recording.path
+        signal_preparation(context.pipeline).steps, channels, signal.sfreq, signal.n_times, line_freq, where=recording.path
     )
 
 
@@ -129,7 +90,7 @@ def _stream(context: WorkContext, item: WorkItem, signal: SignalRecording, chain
         item.recording.id.name,
         n_channels=len(chain.channels),
         sfreq=chain.sfreq,
-        encoding=context.pipeline.prepare.dtype,
+        encoding=signal_preparation(context.pipeline).dtype,
     ) as writer:
         for block in run:
             writer.write(block.T)
@@ -142,7 +103,7 @@ def _attributes(context: WorkContext, item: WorkItem, facts: SignalFacts, chain:
     from neuromill.signals.steps import Filter
     from neuromill.store.attributes import SignalAttributes, recording_facts
 
-    filters = [step for step in context.pipeline.prepare.steps if isinstance(step, Filter)]
+    filters = [step for step in signal_preparation(context.pipeline).steps if isinstance(step, Filter)]
     edges = [step.h_freq for step in filters if step.h_freq] + [chain.sfreq / 2]
     known = recording_facts(item.recording)
     return SignalAttributes.model_validate(

@@ -16,6 +16,7 @@ from neuromill.stages.contexts import done_recordings, work_context
 from neuromill.stages.engines import open_engine
 from neuromill.stages.outcomes import Shard, ShardResult, Stage, StageResult, WorkItem
 from neuromill.stages.planning import PastWork, StagePlan, cut_shards, plan_items
+from neuromill.stages.raw_files import has_raw
 from neuromill.stages.report import Silent
 from neuromill.stages.work import WorkContext, do_item
 
@@ -317,8 +318,7 @@ def _failed_before(workspace: Workspace, chosen: Chosen, context: WorkContext, s
 def _is_there(context: WorkContext, item: WorkItem) -> bool:
     """Whether what the ledger calls done is still in place and whole; a damaged group is work to do again."""
     if item.stage is Stage.INGEST:
-        cache = context.raw_cache()
-        return not context.pipeline.keep_raw or all(cache.find(member) for member in item.recording.members)
+        return not context.pipeline.keep_raw or has_raw(context, item.recording)
     return _is_published(context.store(item), item.recording)
 
 

@@ -6,11 +6,12 @@ import logging
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuromill.records import FailureCode, RecordingError
-from neuromill.stages.identities import RAW_IDENTITY, prepare_config, prepare_identity
+from neuromill.stages.identities import RAW_IDENTITY, prepare_config, prepare_identity, tokenize_config
 from neuromill.stages.outcomes import Outcome, Stage, WorkItem
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class WorkContext:
         if item.stage is Stage.PREPARE:
             config = prepare_config(self.pipeline)
         elif item.stage is Stage.TOKENIZE:
-            config = self.pipeline.tokenize.non_defaults()
+            config = tokenize_config(self.pipeline)
         return {"stage": item.stage.value, "identity": item.identity, "config": config}
 
     def _store(self, item: WorkItem, stage: Stage, identity: str) -> Path:
@@ -126,7 +127,7 @@ def do_item(context: WorkContext, item: WorkItem) -> Outcome:
     """Do one item and say what became of it; never raises for anything a recording can cause."""
     begin = time.perf_counter()
     try:
-        made = _function(item.stage)(context, item)
+        made = _function(context.pipeline, item.stage)(context, item)
     except RecordingError as error:
         return Outcome(item, error.code, _text(error), error.next_step, time.perf_counter() - begin)
     except Exception as error:  # the one guard: a recording nobody foresaw must not stop the others
@@ -166,22 +167,26 @@ def _input_damage(context: WorkContext, item: WorkItem, error: Exception) -> Rec
 _REPORT_IT = "this is a defect of neuromill: please report it with `neuromill explain RECORDING`"
 
 
-def _function(stage: Stage) -> Callable[[WorkContext, WorkItem], Made]:
-    if stage is Stage.INGEST:
-        from neuromill.stages.preparing import ingest_recording
+def _function(pipeline: Pipeline, stage: Stage) -> Callable[[WorkContext, WorkItem], Made]:
+    name = stage.value
+    if (stage is Stage.PREPARE and pipeline.prepare.kind == "spikes") or (
+        stage is Stage.TOKENIZE and pipeline.tokenizer.kind == "ndt3"
+    ):
+        name = f"{name} spikes"
+    module, function = _FUNCTIONS[name]
+    made: Callable[[WorkContext, WorkItem], Made] = getattr(import_module(module), function)
+    return made
 
-        return ingest_recording
-    if stage is Stage.PREPARE:
-        from neuromill.stages.preparing import prepare_recording
 
-        return prepare_recording
-    if stage is Stage.TOKENIZE:
-        from neuromill.stages.tokenizing import tokenize_recording
-
-        return tokenize_recording
-    from neuromill.stages.embedding import embed_recording
-
-    return embed_recording
+# Looked up by name: what a stage needs (MNE, torch, h5py) is imported in the workers that do it, and nowhere else.
+_FUNCTIONS = {
+    "ingest": ("neuromill.stages.preparing", "ingest_recording"),
+    "prepare": ("neuromill.stages.preparing", "prepare_recording"),
+    "prepare spikes": ("neuromill.stages.spike_preparing", "prepare_spikes"),
+    "tokenize": ("neuromill.stages.tokenizing", "tokenize_recording"),
+    "tokenize spikes": ("neuromill.stages.spike_tokenizing", "tokenize_spike_recording"),
+    "embed": ("neuromill.stages.embedding", "embed_recording"),
+}
 
 
 def _text(error: RecordingError) -> str:

@@ -1,0 +1,119 @@
+"""The raw files of one recording: fetched whole into the cache, or, of large ones, only the parts that are read."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from neuromill.records import FailureCode, FileState, RecordingError, SpikeLayout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from neuromill.records import Recording, SourceFile
+    from neuromill.stages.work import WorkContext
+
+ZARR_SUFFIX = ".zarr"  # an asset of many small objects that no cache of files can hold
+
+
+def ensure_raw(context: WorkContext, recording: Recording) -> None:
+    """Bring every member into the raw cache, or check it where it already lies.
+
+    Raises
+    ------
+    RecordingError
+        ``unreachable_upstream`` where the archive lost a member, and whatever the source raises.
+    """
+    _require_available(recording)
+    source, cache = context.source(recording.id.dataset), context.raw_cache()
+    for member in recording.members:
+        if is_streamed(context, recording, member):
+            _extract(context, recording, member)
+        else:
+            cache.ensure(source, member)
+
+
+def lay_out_raw(context: WorkContext, recording: Recording, folder: Path) -> None:
+    """Fetch what is missing and link each member before the next is fetched.
+
+    With ``keep_raw: false`` another worker drops what it has prepared, which may be a file that several recordings
+    share (or that merely has the same content, as sidecars have): what is linked stays.
+    """
+    _require_available(recording)
+    source, cache = context.source(recording.id.dataset), context.raw_cache()
+    for member in recording.members:
+        if is_streamed(context, recording, member):
+            cache.link(_extract(context, recording, member), folder / member.path)
+            continue
+        cache.ensure(source, member)
+        try:
+            cache.materialise([member], folder)
+        except RecordingError as error:
+            if error.code is not FailureCode.MISSING_MEMBER:
+                raise
+            cache.ensure(source, member)  # dropped in the moment between the two
+            cache.materialise([member], folder)
+
+
+def has_raw(context: WorkContext, recording: Recording) -> bool:
+    """Whether every member, or what is kept of it, is in the raw cache."""
+    cache = context.raw_cache()
+    return all(
+        cache.derived(_extract_name(context, recording, member)) is not None
+        if is_streamed(context, recording, member)
+        else cache.find(member) is not None
+        for member in recording.members
+    )
+
+
+def drop_raw(context: WorkContext, recording: Recording) -> None:
+    """Forget the raw files of a recording."""
+    cache = context.raw_cache()
+    whole = [member for member in recording.members if not is_streamed(context, recording, member)]
+    cache.drop(whole)
+    for member in recording.members:
+        if is_streamed(context, recording, member):
+            cache.forget(_extract_name(context, recording, member))
+
+
+def is_streamed(context: WorkContext, recording: Recording, member: SourceFile) -> bool:
+    """Whether only the needed parts of a member are read: the card says so, or it is a Zarr asset of an archive."""
+    return context.origin(recording.id.dataset).fetch == "stream" or member.path.endswith(ZARR_SUFFIX)
+
+
+def layout_of(context: WorkContext, recording: Recording) -> SpikeLayout:
+    """Return the layout that the card of the recording declares, or the one that reads any standard file."""
+    return context.origin(recording.id.dataset).layout or SpikeLayout()
+
+
+def _extract(context: WorkContext, recording: Recording, member: SourceFile) -> Path:
+    from neuromill.readers.extract import extract_nwb
+
+    source, layout = context.source(recording.id.dataset), layout_of(context, recording)
+
+    def make(to: Path) -> None:
+        if member.path.endswith(ZARR_SUFFIX):
+            extract_nwb(source.open_objects(member), layout, to)
+            return
+        with source.open_stream(member) as remote:
+            extract_nwb(remote, layout, to)
+            remote.verify()
+
+    return context.raw_cache().derive(_extract_name(context, recording, member), make)
+
+
+def _extract_name(context: WorkContext, recording: Recording, member: SourceFile) -> str:
+    """Name an extract by what it is drawn from and by what is drawn."""
+    drawn = layout_of(context, recording).digest
+    return "extract-" + sha256(f"{member.digest or member.locator}|{member.size}|{drawn}".encode()).hexdigest()
+
+
+def _require_available(recording: Recording) -> None:
+    lost = [member.path for member in recording.members if member.state is FileState.LOST]
+    if lost:
+        raise RecordingError(
+            FailureCode.UNREACHABLE_UPSTREAM,
+            f"the archive lost {len(lost)} of its {len(recording.members)} files",
+            where=lost[0],
+            next_step="tell the archive; `neuromill catalog refresh` once the file is back",
+        )
