@@ -45,6 +45,7 @@ AnyTokenizer = Annotated[
 Train = Annotated[
     Annotated[TrainConfig, Tag("criss_cross")] | Annotated[Ndt3TrainConfig, Tag("ndt3")], _kind("criss_cross")
 ]
+KINDED = ("prepare", "tokenizer", "train")
 FIRST_KINDS = ("signal", "biocodec", "criss_cross")  # kinds that a section had before it had several
 
 
@@ -105,9 +106,18 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
 def describe(error: ValidationError) -> str:
     """Name every wrong place of a configuration on one line: ``a.b: what is wrong; c: ...``."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'file'}: {_PLAIN.get(problem['type'], problem['msg'])}"
+        f"{_place(problem['loc']) or 'file'}: {_PLAIN.get(problem['type'], problem['msg'])}"
+        if problem["type"] != "union_tag_invalid"
+        else f"{_place(problem['loc'])}.kind: {problem['ctx']['tag']!r} is none of {problem['ctx']['expected_tags']}"
         for problem in error.errors()
     )
+
+
+def _place(loc: tuple[str | int, ...]) -> str:
+    """Join keys as a pipeline file has them: pydantic adds the kind of a section, which is no level of the file."""
+    section, *rest = loc or ("",)
+    inner = rest[1:] if section in KINDED else rest
+    return ".".join(str(part) for part in (section, *inner))
 
 
 _PLAIN = {"extra_forbidden": "there is no such key"}
