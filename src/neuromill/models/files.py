@@ -9,27 +9,46 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from neuromill.models.config import CrissCrossConfig
 from neuromill.models.criss_cross import CrissCross
-from neuromill.records import ConfigError
+from neuromill.models.ndt3 import Ndt3
+from neuromill.models.ndt3_config import Ndt3Config
+from neuromill.records import Config, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-ARCHITECTURE = "criss_cross"
+Model = TypeVar("Model", bound=nn.Module)
+
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 PUBLISHED_HEADS = 8  # the only size that the shapes of a state dict do not tell
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One kind of model: its name in ``config.json``, its settings, and the class that is built from them alone."""
+
+    name: str
+    config: type[Config]
+    model: type[nn.Module]
+
+
+ARCHITECTURES = (
+    Architecture("criss_cross", CrissCrossConfig, CrissCross),
+    Architecture("ndt3", Ndt3Config, Ndt3),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +59,10 @@ class PublishedCheckpoint:
     tokenizer_weights: dict[str, Tensor]
 
 
-def save_pretrained(model: CrissCross, folder: Path) -> None:
+def save_pretrained(model: nn.Module, folder: Path) -> None:
     """Write ``model.safetensors`` and ``config.json``: a new folder appears complete or not at all.
+
+    ``model`` is of one of the ``ARCHITECTURES``.
 
     In a folder that exists (of a run that is finished again, say) each file is replaced by a complete one.
     """
@@ -67,16 +88,16 @@ def is_complete(folder: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _write_files(model: CrissCross, folder: Path) -> None:
+def _write_files(model: nn.Module, folder: Path) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     temporary = folder / f".{WEIGHTS}.tmp"
     save_file(weights, temporary)
     _flush(temporary)
     temporary.replace(folder / WEIGHTS)
     document = {
-        "architecture": ARCHITECTURE,
+        "architecture": _architecture_of(type(model)).name,
         "format_version": FORMAT_VERSION,
-        "config": model.config.model_dump(mode="json"),
+        "config": cast("Config", model.config).model_dump(mode="json"),
     }
     temporary = folder / f".{CONFIG}.tmp"
     temporary.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
@@ -93,8 +114,23 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def from_pretrained(folder: str | os.PathLike[str]) -> CrissCross:
+@overload
+def from_pretrained(folder: str | os.PathLike[str]) -> CrissCross: ...
+
+
+@overload
+def from_pretrained(folder: str | os.PathLike[str], kind: type[Model]) -> Model: ...
+
+
+def from_pretrained(folder: str | os.PathLike[str], kind: type[nn.Module] = CrissCross) -> nn.Module:
     """Read back what :func:`save_pretrained` wrote, on the CPU, in evaluation mode.
+
+    Parameters
+    ----------
+    folder
+        What :func:`save_pretrained` was given.
+    kind
+        Class of the model that is expected; ``torch.nn.Module`` takes any.
 
     Raises
     ------
@@ -102,12 +138,17 @@ def from_pretrained(folder: str | os.PathLike[str]) -> CrissCross:
         A file is missing, damaged, or belongs to another architecture.
     """
     where = Path(folder)
-    config = _read_config(where / CONFIG)
+    architecture, config = _read_config(where / CONFIG)
+    if not issubclass(architecture.model, kind):
+        raise ConfigError(
+            f"the folder holds a model of architecture {architecture.name!r}, {kind.__name__} was expected",
+            where=str(where),
+        )
     try:
         weights = load_file(where / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"weights cannot be read: {error}", where=str(where / WEIGHTS)) from error
-    return _assemble(config, weights, where=str(where))
+    return _assemble(architecture.model(config), weights, where=str(where))
 
 
 def import_published(
@@ -137,7 +178,7 @@ def import_published(
     tokenizer = {k.removeprefix("tokenizer."): v for k, v in state.items() if k.startswith("tokenizer.")}
     weights = {k: v for k, v in state.items() if not k.startswith("tokenizer.") and ".rope_embedding_layer." not in k}
     config = _config_from_shapes(weights, n_heads=n_heads, parity=parity, where=where)
-    return PublishedCheckpoint(_assemble(config, weights, where=where), tokenizer)
+    return PublishedCheckpoint(_assemble(CrissCross(config), weights, where=where), tokenizer)
 
 
 def _load_plain(where: str) -> Any:
@@ -186,24 +227,33 @@ def _config_from_shapes(weights: Mapping[str, Tensor], *, n_heads: int, parity: 
         raise ConfigError(f"not a criss-cross transformer: {error}", where=where) from error
 
 
-def _read_config(path: Path) -> CrissCrossConfig:
+def _architecture_of(kind: type[nn.Module]) -> Architecture:
+    for architecture in ARCHITECTURES:
+        if issubclass(kind, architecture.model):
+            return architecture
+    raise ConfigError(f"{kind.__name__} is no model that can be saved")
+
+
+def _read_config(path: Path) -> tuple[Architecture, Config]:
     try:
         document = json.loads(path.read_text())
-        known = document["architecture"] == ARCHITECTURE and document["format_version"] == FORMAT_VERSION
-        config = CrissCrossConfig.model_validate(document["config"])
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
+        name, version, settings = document["architecture"], document["format_version"], document["config"]
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ConfigError(f"model settings cannot be read: {error}", where=str(path)) from error
-    if not known:
+    known = [architecture for architecture in ARCHITECTURES if architecture.name == name]
+    if not known or version != FORMAT_VERSION:
         raise ConfigError(
-            f"architecture {document['architecture']!r}, format {document['format_version']} is not known here",
+            f"architecture {name!r}, format {version} is not known here",
             where=str(path),
             next_step="install the version of neuromill that wrote it",
         )
-    return config
+    try:
+        return known[0], known[0].config.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(f"model settings cannot be read: {error}", where=str(path)) from error
 
 
-def _assemble(config: CrissCrossConfig, weights: Mapping[str, Tensor], *, where: str) -> CrissCross:
-    model = CrissCross(config)
+def _assemble(model: Model, weights: Mapping[str, Tensor], *, where: str) -> Model:
     try:
         model.load_state_dict(dict(weights))
     except RuntimeError as error:
