@@ -15,7 +15,8 @@ from neuromill.models.config import CrissCrossConfig
 from neuromill.models.files import from_pretrained
 from neuromill.records import ConfigError, NeuroMillError
 from neuromill.training.config import OptimConfig, TrainConfig, WindowConfig
-from neuromill.training.loop import Progress, TrainResult, train
+from neuromill.training.criss_cross_task import train
+from neuromill.training.loop import Progress, TrainResult
 from neuromill.training.tokens import MemoryTokens
 from support.tokens import codebooks, memory_tokens, recording
 

@@ -10,8 +10,8 @@ from neuromill.records import ConfigError, FailureCode
 from neuromill.store.index import rebuild_index
 from neuromill.store.writer import TokenWriter
 from neuromill.training.config import MaskingConfig, TrainConfig, WindowConfig
+from neuromill.training.criss_cross_task import train
 from neuromill.training.loader import BatchLoader, LoaderConfig
-from neuromill.training.loop import train
 from neuromill.training.store_tokens import StoreTokens
 from neuromill.training.windows import plan_windows
 from support.stores import channel_table, token_attributes

@@ -131,7 +131,7 @@ def _is_trained(folder: Path) -> bool:
 def _train(workspace: Workspace, context: WorkContext, split: Halves, folder: Path, report: Report) -> TrainResult:
     import torch
 
-    from neuromill.training.loop import train
+    from neuromill.training.criss_cross_task import train
 
     config = context.pipeline.train
     torch.set_num_threads(config.cpu_threads)

@@ -17,7 +17,7 @@ from neuromill.records import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from neuromill.models.criss_cross import CrissCross
+    from torch import nn
 
 OPTIMIZER = "optimizer.pt"
 STATE = "state.json"
@@ -48,7 +48,7 @@ class RunState:
 
 
 def save_checkpoint(
-    folder: Path, model: CrissCross, optimizer: torch.optim.Optimizer, state: RunState, *, keep: int | None = None
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: RunState, *, keep: int | None = None
 ) -> Path:
     """Publish ``folder/step-00000123`` by renaming a complete folder; remove all but the newest ``keep``."""
     target = folder / f"step-{state.step:0{STEP_DIGITS}d}"
@@ -81,9 +81,9 @@ def load_state(checkpoint: Path) -> RunState:
         raise _damaged(checkpoint, error) from error
 
 
-def restore(checkpoint: Path, model: CrissCross, optimizer: torch.optim.Optimizer) -> None:
+def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Load weights and optimiser state into objects of the same configuration."""
-    model.load_state_dict(from_pretrained(checkpoint).state_dict())
+    model.load_state_dict(from_pretrained(checkpoint, type(model)).state_dict())
     try:
         saved = torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(saved)

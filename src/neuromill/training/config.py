@@ -85,7 +85,10 @@ class RunConfig(Config):
     max_steps
         Fewer steps than ``epochs`` would make; None for no limit.
     batch_size
-        Windows per rank and step.
+        Windows (or chunks of spikes) per rank and batch.
+    accumulate_batches
+        Batches per step: their gradients are averaged, so large steps fit into little memory. The last step of an
+        epoch may have fewer.
     validation_batches
         Upper bound on the batches of one validation; None for all.
     keep_checkpoints
@@ -105,6 +108,7 @@ class RunConfig(Config):
     epochs: int = Field(default=50, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=1, ge=1)
+    accumulate_batches: int = Field(default=1, ge=1)
     log_every_steps: int = Field(default=10, ge=1)
     validate_every_steps: int = Field(default=500, ge=1)
     validation_batches: int | None = Field(default=None, ge=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -41,6 +41,10 @@ class Scores:
     per_level: tuple[float, ...]
     per_dataset: dict[str, tuple[float, ...]]
     positions: int
+
+    def row(self) -> dict[str, Any]:
+        """Return the numbers of a line of metrics."""
+        return asdict(self)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -89,7 +93,10 @@ class Tally:
 
 
 class MetricsFile:
-    """Metrics of a run, one JSON object per line: ``kind`` is "train" or "validation", ``step`` counts from 1."""
+    """Metrics of a run, one JSON object per line: ``kind`` is "train", "validation" or "baseline".
+
+    ``step`` counts from 1; baselines are of step 0.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
