@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from neuromill.catalog.rules import DATATYPES
+from neuromill.catalog.rules import BIDS_DATATYPES
 from neuromill.records import ENTITIES, Entities, FailureCode, FileState, RecordingError
 
 if TYPE_CHECKING:
@@ -52,9 +52,23 @@ def parse_name(path: str) -> BidsName:
 
     parts = dict(parse_bids_entities(unicodedata.normalize("NFC", path)))
     datatype, suffix, extension = (str(parts.pop(key, "") or "") for key in ("datatype", "suffix", "ext"))
-    if datatype not in DATATYPES and suffix in DATATYPES:
+    if datatype not in BIDS_DATATYPES and suffix in BIDS_DATATYPES:
         datatype = suffix
     return BidsName({str(k): str(v) for k, v in parts.items()}, datatype, suffix, extension)
+
+
+def parse_dandi_name(path: str) -> BidsName:
+    """Take the name of a DANDI asset apart: ``sub-X_ses-CO-20131003_behavior+ecephys.nwb``; Unicode is NFC.
+
+    DANDI's names have key-value pairs as BIDS has, but labels may hold ``-``, the suffix lists modalities joined by
+    ``+`` or is absent, and an NWB-Zarr asset ends in ``.nwb.zarr``. The datatype is ``spikes``.
+    """
+    name = unicodedata.normalize("NFC", PurePosixPath(path).name)
+    stem, dot, rest = name.partition(".")
+    *pairs, last = stem.split("_")
+    pairs, suffix = ([*pairs, last], "") if "-" in last else (pairs, last)
+    keys = {key: label for key, _, label in (pair.partition("-") for pair in pairs) if key and label}
+    return BidsName(keys, "spikes", suffix, dot + rest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from neuromill.catalog.rules import RecordingRules, Selection, check_selection, matches
 from neuromill.catalog.strict_yaml import parse_yaml
+from neuromill.catalog.time_blocks import TimeBlocks
 from neuromill.records import Config, ConfigError, DatasetVersion, RecordingError, check_name
+from neuromill.records.layouts import SpikeLayout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,11 +21,12 @@ if TYPE_CHECKING:
     from neuromill.records import Recording
 
 Split = Literal["train", "validation", "test"]
-Archive = Literal["openneuro", "dandi", "osf", "huggingface", "radboud", "physionet", "local"]
+Archive = Literal["openneuro", "dandi", "osf", "huggingface", "radboud", "physionet", "zenodo", "crcns", "local"]
 Modality = Literal["meg", "eeg", "ieeg", "spikes"]
 T = TypeVar("T", int, float)
 
 MAX_CARD_BYTES = 1_000_000
+NO_CARDS = frozenset({"duplicates.yaml"})  # tables that lie among the cards
 
 
 class Access(StrEnum):
@@ -44,11 +47,13 @@ class Fact(Config, Generic[T]):
 class Expected(Config):
     """What the recordings of the card should add up to; None where nobody said.
 
-    ``channels`` counts by MNE channel type (``grad: 204``); ``n_channels`` counts those of the card's modality.
+    ``channels`` counts by MNE channel type (``grad: 204``); ``n_channels`` counts those of the card's modality, units
+    where that is spikes. ``bytes`` is what the recordings weigh; published sizes are rounded, so 5 % are granted.
     """
 
     subjects: Fact[int] | None = None
     recordings: Fact[int] | None = None
+    bytes: Fact[int] | None = None
     hours: Fact[float] | None = None
     n_channels: Fact[int] | None = None
     channels: dict[str, Fact[int]] = Field(default_factory=dict)
@@ -65,11 +70,14 @@ class Splits(Config):
     disjoint
         Entities whose labels never occur in training and in a held-out split. ``subject`` is the safe choice;
         ``run`` where each run is one stimulus and all subjects get all of them.
+    time_blocks
+        Stretches of time that are held out inside every recording of the split ``train``.
     """
 
     validation: Selection = Field(default_factory=dict)
     test: Selection = Field(default_factory=dict)
     disjoint: tuple[str, ...] = ("subject",)
+    time_blocks: TimeBlocks | None = None
 
     @field_validator("validation", "test")
     @classmethod
@@ -90,7 +98,17 @@ class Splits(Config):
 
 
 class Card(Config):
-    """One dataset version and everything about it that cannot be read from its files."""
+    """One dataset version and everything about it that cannot be read from its files.
+
+    Attributes
+    ----------
+    access, agreement
+        What a person must do before the bytes can be fetched, and which terms are accepted by it.
+    fetch
+        ``whole`` files, or ``stream``: only the objects that the layout names are read, by range requests.
+    spikes
+        Of modality ``spikes``: where things lie in a file; the defaults read any NWB file that follows the standard.
+    """
 
     id: str
     title: str
@@ -102,6 +120,8 @@ class Card(Config):
     licence: str
     citation: str
     access: Access = Access.OPEN
+    agreement: str = Field(default="", description="what must be accepted before the data may be used")
+    fetch: Literal["whole", "stream"] = "whole"
     folder: Path | None = Field(default=None, description="where a dataset of the archive `local` lies, absolute or ~")
     synthetic: bool = Field(
         default=False, description="made by a program; in no archive but the one the program writes"
@@ -110,6 +130,7 @@ class Card(Config):
     recordings: RecordingRules = RecordingRules()
     expected: Expected = Expected()
     splits: Splits = Splits()
+    spikes: SpikeLayout | None = None
 
     @field_validator("id", "version")
     @classmethod
@@ -125,6 +146,22 @@ class Card(Config):
             raise ValueError("`folder` goes with `archive: local`, and only with it")
         if self.folder is not None and not self.folder.expanduser().is_absolute():
             raise ValueError("`folder` must be absolute or begin with ~")
+        return self
+
+    @model_validator(mode="after")
+    def _spikes_go_together(self) -> Card:
+        if self.modality != "spikes" and (self.spikes is not None or self.fetch == "stream"):
+            raise ValueError("`spikes` and `fetch: stream` go with `modality: spikes`, and only with it")
+        if (self.modality == "spikes") != self.recordings.asks_for_spikes:
+            raise ValueError(
+                "`modality: spikes` goes with `recordings.layout: dandi`, or `plain` with `datatypes: [spikes]`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _agreement_is_told(self) -> Card:
+        if self.access is not Access.OPEN and not self.agreement and self.modality == "spikes":
+            raise ValueError("`access` is not open: say in `agreement` what must be accepted")
         return self
 
     @property
@@ -186,7 +223,7 @@ def _card_files(folders: Iterable[Path]) -> Iterator[Path]:
         if not folder.is_dir():
             raise ConfigError("no folder of cards", where=str(folder), next_step="give a folder that exists")
         for path in sorted(folder.rglob("*.yaml")):
-            if path.resolve() not in seen and not path.name.startswith("."):
+            if path.resolve() not in seen and not path.name.startswith(".") and path.name not in NO_CARDS:
                 seen.add(path.resolve())
                 yield path
 

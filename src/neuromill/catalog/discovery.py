@@ -11,14 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from neuromill.catalog.bids import BidsName, Facts, Sidecars, parse_name
-from neuromill.catalog.grouping import Group, group_files
-from neuromill.catalog.rules import DATATYPES
+from neuromill.catalog.bids import Facts, Sidecars, parse_dandi_name, parse_name
+from neuromill.catalog.grouping import FORMATS, SPIKE_FORMATS, Group, extension_of, group_files
+from neuromill.catalog.path_patterns import match_path
+from neuromill.catalog.rules import BIDS_DATATYPES
 from neuromill.records import Entities, FailureCode, FileState, Recording, RecordingError, RecordingId, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from neuromill.catalog.bids import BidsName
     from neuromill.catalog.rules import RecordingRules
     from neuromill.records import DatasetVersion, Manifest, SourceFile
 
@@ -92,7 +94,7 @@ def discover(manifest: Manifest, rules: RecordingRules, read_sidecar: Callable[[
         sidecars.index(files)
     recordings = [
         recording
-        for group in _groups(files, read_sidecar, findings)
+        for group in _groups(files, rules, read_sidecar, findings)
         if (recording := _recording(manifest.dataset_version, group, rules, sidecars, findings)) is not None
     ]
     unique = _unique(recordings, findings)
@@ -109,7 +111,8 @@ def _raw_files(files: Iterable[SourceFile]) -> tuple[list[SourceFile], list[Left
     dropped: dict[str, str] = {}
     for file in files:
         parts = file.path.split("/")
-        hidden = next((i for i, part in enumerate(parts) if part.startswith(".")), None)
+        zarr = next((i for i, part in enumerate(parts) if extension_of(part).lower() == ".nwb.zarr"), len(parts))
+        hidden = next((i for i, part in enumerate(parts[:zarr]) if part.startswith(".")), None)
         other = next((i for i, part in enumerate(parts[:-1]) if part.lower() in NOT_RAW), None)
         if other is not None:
             dropped["/".join(parts[: other + 1])] = "not raw data"
@@ -120,7 +123,9 @@ def _raw_files(files: Iterable[SourceFile]) -> tuple[list[SourceFile], list[Left
     return raw, [LeftOut(path, reason) for path, reason in dropped.items()]
 
 
-def _groups(files: list[SourceFile], read: Callable[[SourceFile], bytes], findings: _Findings) -> tuple[Group, ...]:
+def _groups(
+    files: list[SourceFile], rules: RecordingRules, read: Callable[[SourceFile], bytes], findings: _Findings
+) -> tuple[Group, ...]:
     def read_header(file: SourceFile) -> bytes:
         try:
             return read(file)
@@ -128,17 +133,18 @@ def _groups(files: list[SourceFile], read: Callable[[SourceFile], bytes], findin
             findings.report(file.path, error)
             return b""
 
-    return group_files(files, read_header)
+    return group_files(files, read_header, SPIKE_FORMATS if rules.asks_for_spikes else FORMATS)
 
 
 def _recording(
     version: DatasetVersion, group: Group, rules: RecordingRules, sidecars: Sidecars, findings: _Findings
 ) -> Recording | None:
     """Turn a group into a recording, or say in ``findings`` why not."""
-    bids = parse_name(_named_part(group))
-    datatype = bids.datatype if bids.datatype in DATATYPES else ""
-    reason = _refusal(group, bids, datatype, rules)
-    if reason is not None:
+    bids = _parsed(group, rules)
+    datatype = _datatype(group, bids, rules)
+    entities = match_path(rules.path_pattern, group.path) if rules.path_pattern else _entities(bids)
+    reason = _refusal(group, bids, datatype, entities, rules)
+    if reason is not None or entities is None:
         findings.left_out += [LeftOut(group.path, reason)] if reason else []
         return None
     try:
@@ -155,9 +161,9 @@ def _recording(
         id=identity,
         path=group.path,
         members=tuple({member.path: member for member in members}.values()),
-        entities=_entities(bids),
+        entities=entities,
         datatype=datatype,
-        suffix=bids.suffix if rules.layout == "bids" else "",
+        suffix=bids.suffix if rules.layout != "plain" else "",
         format=group.format,
         n_channels=facts.n_channels,
         sfreq=facts.sfreq,
@@ -174,18 +180,42 @@ def _named_part(group: Group) -> str:
     return str(folder) if group.format == "bti" and folder.name.endswith("_meg") else group.path
 
 
-def _refusal(group: Group, bids: BidsName, datatype: str, rules: RecordingRules) -> str | None:
+def _parsed(group: Group, rules: RecordingRules) -> BidsName:
+    return parse_dandi_name(group.path) if rules.layout == "dandi" else parse_name(_named_part(group))
+
+
+def _datatype(group: Group, bids: BidsName, rules: RecordingRules) -> str:
+    """Datatype of a group: what its name says, else its format, else the only one that a path pattern is for."""
+    if bids.datatype in BIDS_DATATYPES:
+        return bids.datatype
+    if rules.layout != "bids" and group.format in ("nwb", "mat"):
+        return "spikes"
+    return rules.datatypes[0] if rules.path_pattern and len(rules.datatypes) == 1 else ""
+
+
+def _refusal(
+    group: Group, bids: BidsName, datatype: str, entities: Entities | None, rules: RecordingRules
+) -> str | None:
     """Why a group is no recording: a reason, "" where it is a companion nobody asks about, None where it is one."""
     if group.format == "kit" and group.stem.lower().endswith(("_markers", "-markers", "_marker", "-marker")):
         return ""
-    if rules.layout == "bids":
-        if not bids.keys.get("sub"):
-            return "no subject in its name"
-        if bids.keys.get("acq") in CALIBRATION:
-            return "calibration of the device"
-        if not datatype or bids.suffix != datatype:
-            return f"suffix {bids.suffix!r} is no recording"
-    return rules.refusal(group.path, datatype, _entities(bids)) or None
+    if entities is None:
+        return f"path pattern {rules.path_pattern} does not match"
+    by_name = "" if rules.layout == "plain" else _name_refusal(group, bids, datatype, rules)
+    return by_name or rules.refusal(group.path, datatype, entities) or None
+
+
+def _name_refusal(group: Group, bids: BidsName, datatype: str, rules: RecordingRules) -> str:
+    """Why a file whose name must carry entities is no recording, "" where it is one."""
+    if rules.layout == "dandi" and group.format != "nwb":
+        return "no NWB file"
+    if not bids.keys.get("sub"):
+        return "no subject in its name"
+    if rules.layout == "bids" and bids.keys.get("acq") in CALIBRATION:
+        return "calibration of the device"
+    if rules.layout == "bids" and (not datatype or bids.suffix != datatype):
+        return f"suffix {bids.suffix!r} is no recording"
+    return ""
 
 
 def _entities(bids: BidsName) -> Entities:
@@ -194,8 +224,8 @@ def _entities(bids: BidsName) -> Entities:
 
 
 def _name(group: Group, rules: RecordingRules) -> str:
-    """Return the BIDS stem as it is, or the safe form of a plain path."""
-    return unicodedata.normalize("NFC", group.stem) if rules.layout == "bids" else safe_name(group.path)
+    """Return the stem of a name with entities as it is, or the safe form of a plain path."""
+    return safe_name(group.path) if rules.layout == "plain" else unicodedata.normalize("NFC", group.stem)
 
 
 def _member_problems(recording: Recording, group: Group) -> list[Problem]:

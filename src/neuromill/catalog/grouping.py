@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 from neuromill.records import FileState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from neuromill.records import SourceFile
 
 FORMATS = {
     ".fif": "fif", ".fif.gz": "fif", ".con": "kit", ".sqd": "kit", ".edf": "edf", ".bdf": "bdf", ".vhdr": "brainvision",
-    ".set": "eeglab", ".nwb": "nwb",
+    ".set": "eeglab", ".nwb": "nwb", ".nwb.zarr": "nwb",
 }  # fmt: skip
-FOLDERS = {".ds": "ctf", ".mefd": "mefd"}
+SPIKE_FORMATS = FORMATS | {".mat": "mat"}  # elsewhere .mat is anything: results, montages, stimuli
+FOLDERS = {".ds": "ctf", ".mefd": "mefd", ".nwb.zarr": "nwb"}
+WHOLE_EXTENSIONS = (".fif.gz", ".nwb.zarr")
 MAX_HEADER_BYTES = 1_000_000
 _DERIVED_FIF = re.compile(r"[-_](?:eve|epo|ave|cov|trans|fwd|inv|src|bem|ico|proj|ecg|eog|annot|ica)\.fif(?:\.gz)?$")
 _MNE_PART = re.compile(r"(?P<stem>.+)-(?P<part>\d{1,3})(?P<ext>\.fif(?:\.gz)?)$")
@@ -48,20 +50,24 @@ class Group:
 
 
 def extension_of(name: str) -> str:
-    """Extension as written, ``.fif.gz`` in one piece."""
-    return name[-len(".fif.gz") :] if name.lower().endswith(".fif.gz") else PurePosixPath(name).suffix
+    """Extension as written, ``.fif.gz`` and ``.nwb.zarr`` in one piece."""
+    whole = next((ending for ending in WHOLE_EXTENSIONS if name.lower().endswith(ending)), "")
+    return name[-len(whole) :] if whole else PurePosixPath(name).suffix
 
 
-def group_files(files: Iterable[SourceFile], read: Callable[[SourceFile], bytes]) -> tuple[Group, ...]:
+def group_files(
+    files: Iterable[SourceFile], read: Callable[[SourceFile], bytes], formats: Mapping[str, str] = FORMATS
+) -> tuple[Group, ...]:
     """Find the recordings among files, sorted by path; files that belong to none are not mentioned.
 
     ``read`` is called for a BrainVision header whose companions do not bear its name, and for nothing else.
+    ``formats`` names the format of an extension; an NWB-Zarr asset is one file in an archive, a folder on disk.
     """
     loose, groups = _take_folders(files)
     groups += _fif_families(loose)
     siblings = _by_folder(loose.values())
     for path, file in loose.items():
-        kind = FORMATS.get(extension_of(file.name).lower(), "")
+        kind = formats.get(extension_of(file.name).lower(), "")
         if not kind and _BTI_PDF.search(file.name) and _bti_config(file.name) in siblings[_folder(path)]:
             kind = "bti"
         if kind and kind != "fif":
@@ -81,12 +87,12 @@ def _by_folder(files: Iterable[SourceFile]) -> dict[str, dict[str, SourceFile]]:
 
 
 def _take_folders(files: Iterable[SourceFile]) -> tuple[dict[str, SourceFile], list[Group]]:
-    """Put the files below ``.ds`` and ``.mefd`` folders into groups; everything else is loose."""
+    """Put the files below ``.ds``, ``.mefd`` and ``.nwb.zarr`` folders into groups; everything else is loose."""
     loose: dict[str, SourceFile] = {}
     groups: dict[str, Group] = {}
     for file in sorted(files, key=lambda f: f.path):
         parts = file.path.split("/")
-        kinds = [FOLDERS.get(PurePosixPath(part).suffix.lower(), "") for part in parts[:-1]]
+        kinds = [FOLDERS.get(extension_of(part).lower(), "") for part in parts[:-1]]
         if not any(kinds):
             loose[file.path] = file
             continue
@@ -97,6 +103,8 @@ def _take_folders(files: Iterable[SourceFile]) -> tuple[dict[str, SourceFile], l
         if group.format == "ctf":
             present = {extension_of(file.name).lower() for file in group.files}
             group.missing += [f"{folder}/*{suffix}" for suffix in (".res4", ".meg4") if suffix not in present]
+        elif group.format == "nwb" and not {f"{folder}/.zgroup", f"{folder}/zarr.json"} & {f.path for f in group.files}:
+            group.missing.append(f"{folder}/.zgroup")
     return loose, list(groups.values())
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from neuromill.catalog.path_patterns import check_path_pattern
 from neuromill.records import ENTITIES, Config
 
 if TYPE_CHECKING:
     from neuromill.records import Entities
 
-Datatype = Literal["meg", "eeg", "ieeg"]
-DATATYPES: tuple[Datatype, ...] = ("meg", "eeg", "ieeg")
+Datatype = Literal["meg", "eeg", "ieeg", "spikes"]
+BIDS_DATATYPES: tuple[Datatype, ...] = ("meg", "eeg", "ieeg")
+DATATYPES: tuple[Datatype, ...] = (*BIDS_DATATYPES, "spikes")
 
 Selection = dict[str, tuple[str, ...]]
 """Labels by BIDS entity, ``{"run": ("56", "57")}``: selects recordings that have one of the labels of every entity."""
@@ -26,9 +28,15 @@ class RecordingRules(Config):
     Attributes
     ----------
     layout
-        ``bids``: file names carry entities, sidecars are inherited. ``plain``: every file in a known format is one.
+        ``bids``: file names carry entities, sidecars are inherited. ``dandi``: NWB files whose names carry entities
+        (``sub-X_ses-Y_behavior+ecephys.nwb``), with any suffix and no sidecars. ``plain``: every file in a known
+        format is one.
+    path_pattern
+        Of layout ``plain``: where the path carries entities, ``{subject}_{session}.mat`` (see `match_path`). A file
+        that does not match is left out; ``datatypes`` then names the one datatype of the others.
     datatypes
-        BIDS datatypes to take; the suffix of a recording is its datatype.
+        Of layout ``bids``: datatypes to take; the suffix of a recording is its datatype. Of layout ``plain``: a .mat
+        file is a recording only where ``spikes`` are among them.
     entities, exclude_entities
         Labels to keep, labels to leave out, by the long name of the entity.
     include, exclude
@@ -36,8 +44,9 @@ class RecordingRules(Config):
         a slash is compared with the file name alone. No ``include`` means everything.
     """
 
-    layout: Literal["bids", "plain"] = "bids"
-    datatypes: tuple[Datatype, ...] = DATATYPES
+    layout: Literal["bids", "dandi", "plain"] = "bids"
+    path_pattern: str = ""
+    datatypes: tuple[Datatype, ...] = BIDS_DATATYPES
     entities: Selection = Field(default_factory=dict)
     exclude_entities: Selection = Field(default_factory=dict)
     include: tuple[str, ...] = ()
@@ -47,6 +56,24 @@ class RecordingRules(Config):
     @classmethod
     def _known_entities(cls, selection: Selection) -> Selection:
         return check_selection(selection)
+
+    @field_validator("path_pattern")
+    @classmethod
+    def _usable_pattern(cls, pattern: str) -> str:
+        return check_path_pattern(pattern)
+
+    @model_validator(mode="after")
+    def _pattern_goes_with_plain(self) -> Self:
+        if self.path_pattern and self.layout != "plain":
+            raise ValueError("`path_pattern` goes with `layout: plain`; names of the other layouts carry entities")
+        if self.layout == "bids" and "spikes" in self.datatypes:
+            raise ValueError("`spikes` go with `layout: dandi` or `layout: plain`")
+        return self
+
+    @property
+    def asks_for_spikes(self) -> bool:
+        """Whether recordings of spikes are wanted: by the layout, or by name."""
+        return self.layout == "dandi" or "spikes" in self.datatypes
 
     def refusal(self, path: str, datatype: str, entities: Entities) -> str:
         """Why these rules leave a recording out, "" where they take it."""
