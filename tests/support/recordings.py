@@ -28,5 +28,5 @@ def recording_from_folder(root: Path, main_path: str) -> Recording:
 def dataset_root(data: Path, path: str) -> tuple[Path, str]:
     """Split a path of the test data into the folder that is its dataset and the path within."""
     parts = path.split("/")
-    depth = 2 if parts[0] in ("bids", "raw", "malformed") else 1
+    depth = 2 if parts[0] in ("bids", "raw", "malformed", "dandi") else 1
     return data.joinpath(*parts[:depth]), "/".join(parts[depth:])

@@ -12,6 +12,7 @@ from neuromill.records import ConfigError, RecordingError, safe_name
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from neuromill.catalog.cards import Modality
     from neuromill.records import SpikeLayout
     from neuromill.sources.protocol import Source
     from neuromill.stages.settings import Settings
@@ -48,13 +49,15 @@ class Dataset:
     def origin(self) -> Origin:
         """The part of it that goes to workers."""
         card = self.card
-        return Origin(card.id, card.archive, self.folder, getattr(card, "spikes", None), getattr(card, "fetch", "whole"))
+        return Origin(
+            card.id, card.archive, self.folder, getattr(card, "spikes", None), getattr(card, "fetch", "whole")
+        )
 
 
-def dataset_of_folder(folder: Path) -> Dataset:
+def dataset_of_folder(folder: Path, modality: Modality = "meg") -> Dataset:
     """Make a dataset of a folder without a card; all its recordings are in the training split.
 
-    Folders with ``sub-*`` inside are read as BIDS, others as plain files.
+    Folders with ``sub-*`` inside are read as BIDS (spikes: as DANDI has them), others as plain files.
 
     Raises
     ------
@@ -72,18 +75,24 @@ def dataset_of_folder(folder: Path) -> Dataset:
             where=str(folder),
             next_step="rename the folder, or give a link to it",
         ) from None
-    bids = any(child.is_dir() for child in folder.glob("sub-*"))
     card = Card(
         id=name,
         title=f"Recordings in {folder.name}",
         archive="local",
         version="local",
         folder=folder,
-        modality="meg",
+        modality=modality,
         device="as the files say",
         licence="own data",
         citation="",
-        recordings=RecordingRules(layout="bids" if bids else "plain"),
+        recordings=_rules(folder, modality),
         splits=Splits(),
     )
     return Dataset(card, folder)
+
+
+def _rules(folder: Path, modality: Modality) -> RecordingRules:
+    by_subject = any(child.is_dir() for child in folder.glob("sub-*"))
+    if modality == "spikes":
+        return RecordingRules(layout="dandi") if by_subject else RecordingRules(layout="plain", datatypes=("spikes",))
+    return RecordingRules(layout="bids" if by_subject else "plain")

@@ -1,118 +1,133 @@
-"""The demo: a synthetic snapshot, then the very stages a user runs, then a table of what came out."""
+"""The demo: a synthetic archive, then the very stages a user runs, then a table of what came out, once per road."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from neuromill.records import ConfigError, NeuroMillError
-from neuromill.stages.choosing import choose
-from neuromill.stages.contexts import work_context
 from neuromill.stages.looking import list_stores
-from neuromill.stages.outcomes import Stage, StageResult
+from neuromill.stages.outcomes import Stage
 from neuromill.stages.refreshing import refresh
-from neuromill.stages.reporting import write_report
 from neuromill.stages.running import run_pipeline
 from neuromill.stages.selection import Selection
-from neuromill.stages.workspace import Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
+    from typing import Any
 
+    from neuromill.stages.looking import StoreSummary
+    from neuromill.stages.outcomes import StageResult
     from neuromill.stages.pipeline import Pipeline
     from neuromill.stages.report import Report
     from neuromill.stages.settings import Settings
-    from neuromill.synthetic.snapshot import SnapshotSpec
+    from neuromill.stages.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a road shows of itself, read back from what the stages wrote.
+
+    Attributes
+    ----------
+    lines
+        (label, text) for people.
+    facts
+        The same as JSON values, for programs.
+    problems
+        What did not work: the demo must be able to fail.
+    """
+
+    lines: tuple[tuple[str, str], ...]
+    facts: Mapping[str, Any]
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """What the demo shows. Everything in it was read back from what the stages wrote.
+    """One road of the demo, walked to its end.
 
     Attributes
     ----------
+    stores
+        Folders of the prepared recordings and of their tokens.
     bytes_raw, bytes_prepared, bytes_tokens
         On disk.
-    perplexity
-        Of each quantizer level, on held-out windows.
-    correlation, si_sdr_db, mse, baseline_mse
-        Of reconstruction and input on held-out windows; the baseline predicts each row's mean.
-    first_loss, last_loss
-        Of training; chance is ln(codebook size).
-    validation_accuracy, commonest_share
-        Masked codes of the held-out subject predicted right, and what always naming each level's commonest code gets.
     """
 
+    road: str
     results: tuple[StageResult, ...]
-    stores: tuple[Path, ...]
+    stores: tuple[Path, Path]
     recordings: int
     hours: float
     bytes_raw: int
     bytes_prepared: int
     bytes_tokens: int
-    codebook_size: int
-    perplexity: tuple[float, ...]
-    correlation: float
-    si_sdr_db: float
-    mse: float
-    baseline_mse: float
-    first_loss: float
-    last_loss: float
-    validation_accuracy: float | None
-    commonest_share: float
+    measured: Measured
     report: Path
 
     def check(self) -> None:
-        """Raise where something did not work: the demo must be able to fail."""
-        problems = []
+        """Raise where something did not work."""
+        problems = list(self.measured.problems)
         if any(result.failed for result in self.results):
-            problems.append("a recording failed")
-        if not self.last_loss < self.first_loss:
-            problems.append(f"the training loss did not go down ({self.first_loss:.3f} -> {self.last_loss:.3f})")
-        if not self.mse < self.baseline_mse:
-            problems.append(
-                f"the reconstruction (error {self.mse:.3f}) is no better than the mean ({self.baseline_mse:.3f})"
-            )
+            problems.insert(0, "a recording failed")
         if problems:
-            raise NeuroMillError(f"the demo did not work: {'; '.join(problems)}", next_step="`neuromill doctor`")
+            raise NeuroMillError(
+                f"the demo ({self.road}) did not work: {'; '.join(problems)}", next_step="`neuromill doctor`"
+            )
 
 
-def demo_spec() -> SnapshotSpec:
-    """What the demo's snapshot holds."""
-    from neuromill.synthetic.snapshot import SnapshotSpec
+class Road(Protocol):
+    """One modality of the demo."""
 
-    return SnapshotSpec()
+    name: str
+    pipeline: str
+    """Name of the shipped pipeline it runs."""
+    dataset: str
 
+    def plan(self) -> str:
+        """Say in a sentence what would be written."""
 
-def demo_workspace(settings: Settings) -> Workspace:
-    """Workspace whose OpenNeuro is a synthetic snapshot in the home folder, written if it is not there yet."""
-    from neuromill.synthetic.snapshot import write_snapshot
+    def archive(self, settings: Settings) -> AbstractContextManager[Workspace]:
+        """Serve the synthetic archive (written if it is not there yet) and give a workspace that uses it."""
 
-    spec, folder = demo_spec(), settings.home / "snapshot"
-    place = folder / "place.json"
-    if not place.is_file():
-        written = write_snapshot(folder, spec)
-        place.write_text(json.dumps({"git_url": written.git_url, "bucket_url": written.bucket_url}))
-    endpoints = settings.endpoints.model_copy(update=json.loads(place.read_text()))
-    return Workspace(settings.model_copy(update={"endpoints": endpoints}))
+    def measure(self, workspace: Workspace, pipeline: Pipeline, results: tuple[StageResult, ...]) -> Measured:
+        """Read back what came out."""
 
 
-def demonstrate(workspace: Workspace, pipeline: Pipeline, report: Report) -> Demonstration:
-    """Run every stage of the pipeline and measure what is there afterwards."""
-    if pipeline.datasets != (demo_spec().dataset,):
+def roads() -> dict[str, Road]:
+    """Every road by name, in the order they are walked."""
+    from neuromill.stages.demo_meg import MegRoad
+    from neuromill.stages.demo_spikes import SpikeRoad
+
+    found: tuple[Road, ...] = (MegRoad(), SpikeRoad())
+    return {road.name: road for road in found}
+
+
+def demonstrate(road: Road, workspace: Workspace, pipeline: Pipeline, report: Report) -> Demonstration:
+    """Run every stage of the pipeline on the road's archive and measure what is there afterwards.
+
+    Raises
+    ------
+    ConfigError
+        The pipeline is about other data.
+    """
+    from neuromill.stages.reporting import write_report
+
+    if pipeline.datasets != (road.dataset,):
         raise ConfigError(
-            "the demo works on its own dataset", where=f"datasets: {list(pipeline.datasets)}",
+            "the demo works on its own dataset",
+            where=f"datasets: {list(pipeline.datasets)}",
             next_step="use `neuromill run` for others",
-        )  # fmt: skip
-    refreshed = refresh(workspace, workspace.dataset(pipeline.datasets[0]))
+        )
+    refreshed = refresh(workspace, workspace.dataset(road.dataset))
     results = run_pipeline(workspace, pipeline, Selection(), report=report)
-    quality, codebook_size = _quality(workspace, pipeline)
-    losses, accuracy = _training(workspace.run_folder(results[-1].identity))
-    stores = {store.identity: store for store in list_stores(workspace)}
-    prepared, tokens = (stores[results[i].identity] for i in (1, 3))
+    prepared, tokens = (_store_of(workspace, results, stage) for stage in (Stage.PREPARE, Stage.TOKENIZE))
     return Demonstration(
+        road=road.name,
         results=results,
         stores=(prepared.folder, tokens.folder),
         recordings=prepared.n_recordings,
@@ -120,30 +135,17 @@ def demonstrate(workspace: Workspace, pipeline: Pipeline, report: Report) -> Dem
         bytes_raw=refreshed.size,
         bytes_prepared=prepared.n_bytes,
         bytes_tokens=tokens.n_bytes,
-        codebook_size=codebook_size,
-        perplexity=tuple(quality["usage"]["perplexity"]),
-        correlation=quality["correlation"],
-        si_sdr_db=quality["si_sdr_db"],
-        mse=quality["mse"],
-        baseline_mse=quality["baseline_mse"],
-        first_loss=losses[0],
-        last_loss=losses[-1],
-        validation_accuracy=accuracy,
-        commonest_share=mean(quality["usage"]["dominant_share"]),
-        report=write_report(workspace, pipeline, Selection(), workspace.home / "report.html"),
+        measured=road.measure(workspace, pipeline, results),
+        report=write_report(workspace, pipeline, Selection(), workspace.home / f"report-{road.name}.html"),
     )
 
 
-def _quality(workspace: Workspace, pipeline: Pipeline) -> tuple[dict[str, Any], int]:
-    from neuromill.tokenizers.files import read_facts
-
-    chosen = choose(workspace, pipeline, Selection())
-    context = work_context(workspace, pipeline, chosen, Stage.TOKENIZE)
-    quality: dict[str, Any] = read_facts(context.tokenizer_source)["quality"]
-    return quality, context.tokenizer().codebook_size
+def metrics_of(workspace: Workspace, results: tuple[StageResult, ...]) -> list[dict[str, Any]]:
+    """Lines of the metrics file of the run that ended a road."""
+    file = workspace.run_folder(results[-1].identity) / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def _training(folder: Path) -> tuple[list[float], float | None]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    accuracies = [row["accuracy"] for row in rows if row["kind"] == "validation"]
-    return [row["loss"] for row in rows if row["kind"] == "train"], accuracies[-1] if accuracies else None
+def _store_of(workspace: Workspace, results: tuple[StageResult, ...], stage: Stage) -> StoreSummary:
+    identity = next(result.identity for result in results if result.stage is stage)
+    return next(store for store in list_stores(workspace) if store.identity == identity)

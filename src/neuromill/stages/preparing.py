@@ -76,7 +76,12 @@ def _plan(context: WorkContext, recording: Recording, signal: SignalRecording) -
     line_freq = signal.facts.line_freq or recording.line_freq
     channels = signal.channels.require_unique_names(recording.path)
     return plan_chain(
-        signal_preparation(context.pipeline).steps, channels, signal.sfreq, signal.n_times, line_freq, where=recording.path
+        signal_preparation(context.pipeline).steps,
+        channels,
+        signal.sfreq,
+        signal.n_times,
+        line_freq,
+        where=recording.path,
     )
 
 

@@ -57,8 +57,7 @@ def refresh(workspace: Workspace, dataset: Dataset) -> Refreshed:
     _keep_folders_apart(workspace, dataset)
     listing = _listing(source, card)
     found = discover(listing.manifest, card.recordings, source.read)
-    spikes = getattr(card, "spikes", None)
-    layout = spikes.digest if spikes else ""
+    layout = card.spikes.digest if card.spikes else ""
     recordings = tuple(replace(r, line_freq=r.line_freq or card.line_freq, layout=layout) for r in found.recordings)
     path = workspace.index_path(card.dataset_version)
     write_index(path, recordings, card.split_of)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neuromill.readers.spike_protocol import SpikeRecording
-    from neuromill.records import TrialTable
     from neuromill.signals.binning import BinGrid
     from neuromill.stages.outcomes import WorkItem
     from neuromill.stages.prepare_config import SpikePrepareConfig
@@ -26,9 +25,38 @@ if TYPE_CHECKING:
     from neuromill.store.attributes import SpikeAttributes
     from neuromill.store.spike_writer import Behaviour
 
+MIN_UNITS = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counted:
+    """Counts uint8 [time, unit], the segment of each bin, and what did not fall into a bin."""
+
+    counts: NDArray[np.uint8]
+    segment: NDArray[np.int32]
+    n_before: int = 0
+    n_after: int = 0
+    n_saturated: int = 0
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """JSON values."""
+        return {
+            "n_spikes": int(self.counts.sum(dtype=np.int64)),
+            "n_before": self.n_before,
+            "n_after": self.n_after,
+            "n_saturated": self.n_saturated,
+        }
+
 
 def prepare_spikes(context: WorkContext, item: WorkItem) -> Made:
-    """Bin one recording and publish it; whole, because counts of a session are small."""
+    """Bin one recording and publish it: spikes unit by unit, never spikes times bins in memory.
+
+    Raises
+    ------
+    RecordingError
+        ``too_short``, ``no_spikes`` where every unit is masked, and whatever the reader raises.
+    """
     from neuromill.readers.spikes import open_spikes
     from neuromill.stages.scratch import scratch_folder
     from neuromill.stages.work import Made
@@ -40,10 +68,10 @@ def prepare_spikes(context: WorkContext, item: WorkItem) -> Made:
         lay_out_raw(context, recording, folder)
         spikes = stack.enter_context(open_spikes(recording, folder, layout_of(context, recording)))
         grid = _grid(spikes, config, recording.path)
-        counted = _count(spikes, grid)
-        behaviour = _behaviour(spikes, grid, config)
+        counted = count_recording(spikes, grid)
+        behaviour = align_behaviour(spikes, grid, counted.segment, config)
+        attributes = _attributes(context, item, spikes, grid, counted)
         units, trials = spikes.units, spikes.trials
-        attributes = _attributes(context, item, spikes, grid, counted.facts)
     with SpikeWriter(
         context.store(item), recording.id.name, n_units=len(units), bin_seconds=config.bin_seconds
     ) as writer:
@@ -51,4 +79,97 @@ def prepare_spikes(context: WorkContext, item: WorkItem) -> Made:
         published = writer.publish(attributes, units, behaviour=behaviour, trials=trials, replace=True)
     if not context.pipeline.keep_raw:
         drop_raw(context, recording)
-    return Made(bytes_out=published.n_bytes, adopted=not published.created, facts={})
+    facts = counted.facts | {
+        "n_units": len(units),
+        "n_bins": grid.n_bins,
+        "seconds": grid.n_bins * grid.bin_seconds,
+        "covariates": list(behaviour.names),
+        "notes": list(spikes.facts.notes),
+    }
+    return Made(bytes_out=published.n_bytes, adopted=not published.created, facts=facts)
+
+
+def _grid(spikes: SpikeRecording, config: SpikePrepareConfig, where: str) -> BinGrid:
+    if all(spikes.units.bads):
+        raise RecordingError(
+            FailureCode.NO_SPIKES, "every unit is masked", where=where, next_step="see its notes with `explain`"
+        )
+    grid = grid_over(spikes.observation.intervals, config.bin_seconds)
+    seconds = grid.n_bins * grid.bin_seconds
+    if seconds < config.min_seconds:
+        raise RecordingError(
+            FailureCode.TOO_SHORT,
+            f"{seconds:.3g} s of whole bins, the pipeline asks for {config.min_seconds:g} s",
+            where=where,
+            next_step="lower prepare.min_seconds if this is wanted",
+        )
+    return grid
+
+
+def count_recording(spikes: SpikeRecording, grid: BinGrid) -> Counted:
+    """Count the spikes of every unit; masked units have none."""
+    segment = segments(grid, spikes.observation.intervals, spikes.observation.joins)
+    binned = spikes.binned
+    if binned is not None:
+        counts = rebin(binned.stamps, binned.counts, binned.width_seconds, binned.bin_edge, grid)
+        return Counted(counts, segment)
+    counts = np.zeros((grid.n_bins, len(spikes.units)), np.uint8)
+    before = after = saturated = 0
+    for unit in range(len(spikes.units)):
+        one = count_spikes(spikes.spike_times(unit), grid)
+        counts[:, unit] = one.counts
+        before, after, saturated = before + one.n_before, after + one.n_after, saturated + one.n_saturated
+    return Counted(counts, segment, before, after, saturated)
+
+
+def align_behaviour(
+    spikes: SpikeRecording, grid: BinGrid, segment: NDArray[np.int32], config: SpikePrepareConfig
+) -> Behaviour:
+    """Bring every series to the bins, apply the declared steps and masks, and measure the scales."""
+    from neuromill.store.spike_writer import Behaviour
+
+    names: list[str] = []
+    units: list[str] = []
+    values = [np.empty((grid.n_bins, 0), np.float32)]
+    for series in spikes.covariates:
+        on_grid = to_grid(series.stamps, series.values, grid, segment, series.derivative, series.bin_edge)
+        values.append(on_grid.values)
+        names += series.names
+        units += [_unit(series.unit, series.derivative)] * len(series.names)
+    together = apply_steps(np.concatenate(values, axis=1), config.steps, grid, segment)
+    valid = np.isfinite(together)
+    for mask in spikes.masks:
+        valid &= mask_on_grid(mask.stamps, mask.values, grid)[:, None]
+    return Behaviour(
+        names=tuple(names),
+        units=tuple(units),
+        values=together,
+        valid=valid,
+        scale=scale_of(together, valid, config.scale_quantile),
+        segment=segment,
+        start_seconds=grid.start_seconds,
+    )
+
+
+def _unit(unit: str, derivative: str) -> str:
+    """Unit after differentiation: that of the values per second."""
+    return f"{unit}/s" if derivative and unit else unit
+
+
+def _attributes(
+    context: WorkContext, item: WorkItem, spikes: SpikeRecording, grid: BinGrid, counted: Counted
+) -> SpikeAttributes:
+    from neuromill.store.attributes import SpikeAttributes, recording_facts
+
+    facts: dict[str, Any] = {"spikes": asdict(spikes.facts), "counting": counted.facts}
+    facts["spikes"]["notes"] = list(spikes.facts.notes)
+    return SpikeAttributes.model_validate(
+        recording_facts(item.recording)
+        | {
+            "sfreq": 1 / grid.bin_seconds,
+            "bin_seconds": grid.bin_seconds,
+            "start_seconds": grid.start_seconds,
+            "facts": facts,
+            "pipeline": context.pipeline_attributes(item),
+        }
+    )

@@ -12,7 +12,7 @@ from neuromill.stages.shipped import shipped_folder
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from neuromill.catalog.cards import Card
+    from neuromill.catalog.cards import Card, Modality
     from neuromill.catalog.ledger import Ledger
     from neuromill.records import DatasetVersion
     from neuromill.stages.outcomes import Stage
@@ -67,7 +67,8 @@ class Workspace:
     def datasets(self, pipeline: Pipeline, selection: Selection) -> tuple[Dataset, ...]:
         """Return the datasets a command is about: the folder given with ``--data``, else the pipeline's."""
         if selection.data is not None:
-            return (dataset_of_folder(selection.data),)
+            modality: Modality = "spikes" if pipeline.prepare.kind == "spikes" else "meg"
+            return (dataset_of_folder(selection.data, modality),)
         if not pipeline.datasets:
             raise ConfigError("the pipeline names no datasets", where=pipeline.name, next_step="give --data FOLDER")
         return tuple(self.dataset(name) for name in pipeline.datasets)
