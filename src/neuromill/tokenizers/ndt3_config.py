@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from neuromill.records import Config
 
@@ -16,11 +16,29 @@ class Ndt3TokenizerConfig(Config):
     ----------
     chunk_bins
         Bins per chunk; 100 bins of 20 ms are the published 2 s.
+    min_chunk_bins
+        The rest of a segment is a shorter chunk if it has this many bins.
+    sanity_rule
+        Leave out chunks without any spike, and chunks in which every covariate is constant. The published rule for
+        most data sets; Perich's and FALCON's sessions were not held to it.
+    covariates_in
+        Which covariates count in the loss: ``observed`` takes all that the recording's masks allow, ``trials`` only
+        those inside successful trials (published for Perich's sessions).
     parity
-        The published behaviour where ours differs: chunks run over gaps and joins, chunks without covariates get a
-        dummy covariate token that counts in the loss, covariates outside trials count.
+        The published behaviour where ours differs: chunks are cut from the first bin on, over gaps and joins, and the
+        rest is dropped; a chunk of a recording without covariates gets a dummy covariate token that counts in the
+        loss.
     """
 
     kind: Literal["ndt3"] = "ndt3"
     chunk_bins: int = Field(default=100, ge=5, le=1500)
+    min_chunk_bins: int = Field(default=5, ge=1)
+    sanity_rule: bool = True
+    covariates_in: Literal["observed", "trials"] = "observed"
     parity: bool = False
+
+    @model_validator(mode="after")
+    def _chunks_are_long_enough(self) -> Self:
+        if self.min_chunk_bins > self.chunk_bins:
+            raise ValueError("min_chunk_bins is above chunk_bins: no chunk would be long enough")
+        return self
