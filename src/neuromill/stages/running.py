@@ -40,6 +40,7 @@ PIPELINE_STAGES = (Stage.INGEST, Stage.PREPARE, Stage.FIT, Stage.TOKENIZE, Stage
 _BEFORE = {Stage.PREPARE: Stage.INGEST, Stage.TOKENIZE: Stage.PREPARE, Stage.EMBED: Stage.TOKENIZE}
 SILENT = Silent()
 SPLIT_COLUMN = "dataset_split"  # `split` is a BIDS entity
+TIME_BLOCKS_COLUMN = "time_blocks"
 
 
 def plan_stage(workspace: Workspace, pipeline: Pipeline, selection: Selection, stage: Stage) -> StagePlan:
@@ -149,7 +150,9 @@ def _write_indexes(workspace: Workspace, chosen: Chosen, context: WorkContext, s
         store = workspace.store(version, stage, context.identity(stage))
         if store.is_dir():
             everything = read_index(workspace.index_path(version))
-            splits = {r.id.name: {SPLIT_COLUMN: chosen.split_of(r)} for r in everything}
+            blocks = dataset.card.splits.time_blocks
+            same = {TIME_BLOCKS_COLUMN: blocks.model_dump_json()} if blocks is not None else {}
+            splits = {r.id.name: {SPLIT_COLUMN: chosen.split_of(r)} | same for r in everything}
             for name, error in rebuild_index(store, extra=splits).damaged.items():
                 report.say(f"{version}/{name}: left out of the index of {stage.value}: {error}")
 
