@@ -159,6 +159,10 @@ class GateConfig(Config):
         Codes per level needed for a verdict; fewer is a problem of its own.
     min_correlation
         Mean correlation of reconstruction and input rows; None asks for none.
+    min_codes, min_perplexity
+        The same as the shares, as plain numbers: for codebooks so large that no held-out set fills a share of them.
+    min_distinct_sequences, min_distinct_share
+        Different code sequences of a level over rows (channels of windows), as a number and as a share of the rows.
     """
 
     min_perplexity_share: Share = 0.1
@@ -168,6 +172,10 @@ class GateConfig(Config):
     min_correlation: float | None = None
     n_windows: Positive = 64
     """Windows of held-out signal that the verdict is made on."""
+    min_codes: int = 0
+    min_perplexity: float = 0.0
+    min_distinct_sequences: int = 0
+    min_distinct_share: Share = 0.0
 
 
 class TokenizeConfig(Config):
@@ -175,7 +183,9 @@ class TokenizeConfig(Config):
 
     Codes depend on the span the network sees (LSTM state, root mean square), hence on the segment grid; and in
     the last bit of rounding on the shape of the forward pass, hence ``rows_per_forward`` is fixed and short
-    batches are filled up with rows of zeros.
+    batches are filled up with rows of zeros. A tokenizer that sees windows of one length brings that length along:
+    ``segment_seconds`` may then be left out, or must be it. Rows are channels of segments: a tokenizer that sees the
+    channels of a window jointly takes as many whole windows as ``rows_per_forward`` holds, at least one.
     """
 
     segment_seconds: Seconds = 150.0

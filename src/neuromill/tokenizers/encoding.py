@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from neuromill.records import ConfigError
-from neuromill.tokenizers.protocol import Encoded
+from neuromill.tokenizers.rows import encode_rows
 from neuromill.tokenizers.segments import plan_segments
 from neuromill.tokenizers.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from neuromill.records import ChannelTable
     from neuromill.tokenizers.config import TokenizeConfig
-    from neuromill.tokenizers.protocol import Tokenizer
+    from neuromill.tokenizers.protocol import Codes, Read, Tokenizer
     from neuromill.tokenizers.segments import Segment, SegmentGrid
 
-    Read = Callable[[int, int], NDArray[np.float32]]
+__all__ = ["SegmentCodes", "encode_rows", "encode_segments", "grid_for", "usage_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,24 +40,37 @@ class SegmentCodes:
     segment
         Where it stands in the recording.
     codes
-        uint8 [frame, quantizer, channel].
+        uint8 or uint16 [frame, quantizer, channel].
     scale
-        float32 [channel].
+        float32 [channel]; NaN for channels without values, whose codes mean nothing.
     """
 
     segment: Segment
-    codes: NDArray[np.uint8]
+    codes: Codes
     scale: NDArray[np.float32]
 
 
 def grid_for(tokenizer: Tokenizer, config: TokenizeConfig, n_times: int) -> SegmentGrid:
-    """Lay the segment grid that this tokenizer and these settings put over ``n_times`` samples."""
-    return plan_segments(
-        n_times,
-        sfreq=tokenizer.sfreq,
-        segment_seconds=config.segment_seconds,
-        hop_samples=tokenizer.hop_samples,
-    )
+    """Lay the segment grid that this tokenizer and these settings put over ``n_times`` samples.
+
+    Raises
+    ------
+    ConfigError
+        The settings ask for another length than the windows that the tokenizer sees.
+    RecordingError
+        ``empty`` if there is no sample.
+    """
+    seconds = config.segment_seconds
+    if tokenizer.window_samples is not None:
+        own = tokenizer.window_samples / tokenizer.sfreq
+        if "segment_seconds" in config.model_fields_set and seconds != own:
+            raise ConfigError(
+                f"this tokenizer sees windows of {own:g} s, not of {seconds:g} s",
+                where="tokenize.segment_seconds",
+                next_step=f"leave it out, or set it to {own:g}",
+            )
+        seconds = own
+    return plan_segments(n_times, sfreq=tokenizer.sfreq, segment_seconds=seconds, hop_samples=tokenizer.hop_samples)
 
 
 def encode_segments(
@@ -65,6 +78,7 @@ def encode_segments(
     read: Read,
     segments: Sequence[Segment],
     config: TokenizeConfig,
+    channels: ChannelTable | None = None,
 ) -> Iterator[SegmentCodes]:
     """Encode some segments of a recording, in any order and selection; yields them in the order given.
 
@@ -78,31 +92,17 @@ def encode_segments(
         From ``grid_for(...).segments``; all of them or any part: each gives the same codes either way.
     config
         Rows per forward pass.
+    channels
+        The columns that ``read`` gives; may be left out where channels do not see each other.
     """
     for group, blocks in _groups(read, segments, config.rows_per_forward):
-        n_channels = blocks[0].shape[1]
-        rows = torch.from_numpy(np.concatenate([block.T for block in blocks]))
-        encoded = encode_rows(tokenizer, rows, config.rows_per_forward)
-        codes = encoded.codes.cpu().numpy().reshape(len(group), n_channels, *encoded.codes.shape[1:])
-        scale = encoded.scale.cpu().numpy().reshape(len(group), n_channels)
+        signal = np.stack([block.T for block in blocks])
+        encoded = tokenizer.encode_segments(signal, channels, config.rows_per_forward)
         for i, segment in enumerate(group):
-            yield SegmentCodes(segment, np.ascontiguousarray(codes[i].transpose(2, 1, 0)), scale[i].copy())
+            yield SegmentCodes(segment, encoded.codes[i], encoded.scale[i].copy())
 
 
-def encode_rows(tokenizer: Tokenizer, rows: torch.Tensor, rows_per_forward: int) -> Encoded:
-    """Encode float32 [row, time] in forward passes of one fixed shape; row i does not depend on the others."""
-    parts = []
-    for start in range(0, len(rows), rows_per_forward):
-        batch = rows[start : start + rows_per_forward]
-        filled = torch.zeros(rows_per_forward, rows.shape[1])
-        filled[: len(batch)] = batch
-        encoded = tokenizer.encode(filled)
-        parts.append((encoded.codes[: len(batch)], encoded.scale[: len(batch)]))
-    codes, scales = zip(*parts, strict=True)
-    return Encoded(torch.cat(codes), torch.cat(scales))
-
-
-def usage_of(tokenizer: Tokenizer, codes: NDArray[np.uint8], channels: Sequence[int] | None = None) -> Usage:
+def usage_of(tokenizer: Tokenizer, codes: Codes, channels: Sequence[int] | None = None) -> Usage:
     """Count codes [frame, quantizer, channel] of the given channels (all, if None; leave bad ones out)."""
     chosen = codes if channels is None else codes[:, :, list(channels)]
     return Usage.of(chosen.transpose(2, 1, 0), tokenizer.codebook_size)

@@ -1,5 +1,7 @@
 """The one file of this room that touches a disk: weights, JSON, checkpoints of a fit, published checkpoints.
 
+A folder tells by ``config.kind`` which tokenizer it holds; one without is a BioCodec, as all were once.
+
 Nothing is unpickled without restriction: weights are safetensors, foreign checkpoints go through
 ``torch.load(weights_only=True)``.
 """
@@ -12,7 +14,7 @@ import pickle
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -22,12 +24,21 @@ from safetensors.torch import load_file, save_file
 from neuromill.records import ConfigError
 from neuromill.tokenizers.biocodec import BioCodec
 from neuromill.tokenizers.config import BioCodecConfig, NormalizationConfig, TokenizerConfig
+from neuromill.tokenizers.fixed import FIXED_CODE_VERSION, FixedTokenizer
+from neuromill.tokenizers.fixed_config import MuLawConfig, QuantileConfig
+from neuromill.tokenizers.tfdual import TFDUAL_CODE_VERSION, TfDualTokenizer
+from neuromill.tokenizers.tfdual_config import TfDualTokenizerConfig
+from neuromill.tokenizers.tfdual_network import TfDual
 from neuromill.tokenizers.tokenizer import CODE_VERSION, RvqTokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
+
+    from neuromill.tokenizers.protocol import Tokenizer
+
+N = TypeVar("N", bound=torch.nn.Module)
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT, FORMAT_VERSION = "neuromill-tokenizer", 1
@@ -44,7 +55,7 @@ UNPICKLING_ERRORS = (
 """What torch's restricted unpickler was seen to raise on truncated and foreign files."""
 
 
-def save_pretrained(tokenizer: RvqTokenizer, folder: Path, *, facts: Mapping[str, Any] | None = None) -> Path:
+def save_pretrained(tokenizer: Tokenizer, folder: Path, *, facts: Mapping[str, Any] | None = None) -> Path:
     """Write a tokenizer as a new folder, complete or not at all.
 
     Parameters
@@ -73,14 +84,14 @@ def save_pretrained(tokenizer: RvqTokenizer, folder: Path, *, facts: Mapping[str
     document = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "code_version": CODE_VERSION,
+        "code_version": CODE_VERSIONS[tokenizer.config.kind],
         "digest": tokenizer.digest,
         "config": tokenizer.config.model_dump(mode="json"),
         "facts": dict(facts or {}),
     }
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        save_file(_plain(tokenizer.codec.state_dict()), temporary / WEIGHTS, metadata={"format": "pt"})
+        save_file(_plain(tokenizer.state()), temporary / WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False)
         (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
         _sync(temporary / WEIGHTS, temporary / CONFIG, temporary)
@@ -92,8 +103,8 @@ def save_pretrained(tokenizer: RvqTokenizer, folder: Path, *, facts: Mapping[str
     return folder
 
 
-def from_pretrained(source: str | Path, *, revision: str | None = None) -> RvqTokenizer:
-    """Open a tokenizer written by ``save_pretrained``.
+def open_tokenizer(source: str | Path, *, revision: str | None = None) -> Tokenizer:
+    """Open a tokenizer of any kind written by ``save_pretrained``.
 
     Parameters
     ----------
@@ -109,14 +120,36 @@ def from_pretrained(source: str | Path, *, revision: str | None = None) -> RvqTo
     """
     folder = _folder_of(source, revision)
     document = _read_document(folder)
+    kind = _kind_of(document)
+    if kind not in CODE_VERSIONS:
+        raise ConfigError(
+            f"tokenizers of kind {kind!r} are unknown here", where=str(folder / CONFIG), next_step="update neuromill"
+        )
     try:
-        config = TokenizerConfig.model_validate(document["config"])
-    except (KeyError, ValidationError) as error:
+        tokenizer = _OPENERS[kind](document.get("config"), _read_weights(folder / WEIGHTS), str(folder))
+    except ValidationError as error:
         raise ConfigError(f"settings of the tokenizer are wrong: {error}", where=str(folder / CONFIG)) from error
-    tokenizer = RvqTokenizer(config, _codec_with(config.network, _read_weights(folder / WEIGHTS), str(folder)))
-    if document.get("code_version") == CODE_VERSION and document.get("digest") != tokenizer.digest:
+    if document.get("code_version") == CODE_VERSIONS[kind] and document.get("digest") != tokenizer.digest:
         raise ConfigError(
             "weights or settings are not the ones the digest names", where=str(folder), next_step="fetch them again"
+        )
+    return tokenizer
+
+
+def from_pretrained(source: str | Path, *, revision: str | None = None) -> RvqTokenizer:
+    """Open a BioCodec tokenizer: ``open_tokenizer`` for callers that need its levels.
+
+    Raises
+    ------
+    ConfigError
+        As ``open_tokenizer``, and if it is a tokenizer of another kind.
+    """
+    tokenizer = open_tokenizer(source, revision=revision)
+    if not isinstance(tokenizer, RvqTokenizer):
+        raise ConfigError(
+            f"a tokenizer of kind {tokenizer.config.kind!r} stands where a BioCodec is needed",
+            where=str(source),
+            next_step="give a BioCodec tokenizer",
         )
     return tokenizer
 
@@ -194,10 +227,50 @@ def _strip(name: str) -> str:
     return name.rsplit(OWNER, 1)[-1].replace(COMPILED, "")
 
 
+def _open_biocodec(config: Any, weights: Mapping[str, Tensor], where: str) -> Tokenizer:
+    settings = TokenizerConfig.model_validate(config)
+    return RvqTokenizer(settings, _codec_with(settings.network, weights, where))
+
+
+def _open_tfdual(config: Any, weights: Mapping[str, Tensor], where: str) -> Tokenizer:
+    settings = TfDualTokenizerConfig.model_validate(config)
+    return TfDualTokenizer(settings, _with_weights(lambda: TfDual(settings), weights, where))
+
+
+def _open_fixed(config: Any, weights: Mapping[str, Tensor], where: str) -> Tokenizer:
+    if weights:
+        raise ConfigError("a fixed tokenizer has no weights", where=where, next_step="fetch it again")
+    kind = MuLawConfig if config["kind"] == "mu_law" else QuantileConfig
+    return FixedTokenizer(kind.model_validate(config))
+
+
+CODE_VERSIONS = {
+    "biocodec": CODE_VERSION,
+    "tfdual": TFDUAL_CODE_VERSION,
+    "mu_law": FIXED_CODE_VERSION,
+    "quantile": FIXED_CODE_VERSION,
+}
+_OPENERS: dict[str, Callable[[Any, Mapping[str, Tensor], str], Tokenizer]] = {
+    "biocodec": _open_biocodec,
+    "tfdual": _open_tfdual,
+    "mu_law": _open_fixed,
+    "quantile": _open_fixed,
+}
+
+
+def _kind_of(document: Mapping[str, Any]) -> str:
+    config = document.get("config")
+    return str(config.get("kind", "biocodec")) if isinstance(config, dict) else "biocodec"
+
+
 def _codec_with(config: BioCodecConfig, state: Mapping[str, Tensor], where: str) -> BioCodec:
     """Build a codec with exactly these tensors, or say which ones do not fit."""
+    return _with_weights(lambda: BioCodec(config), state, where)
+
+
+def _with_weights(build: Callable[[], N], state: Mapping[str, Tensor], where: str) -> N:
     with torch.random.fork_rng(devices=[]):
-        codec = BioCodec(config)
+        codec = build()
     expected = codec.state_dict()
     problems = [f"missing {name}" for name in sorted(expected.keys() - state.keys())]
     problems += [f"unknown {name}" for name in sorted(state.keys() - expected.keys())]

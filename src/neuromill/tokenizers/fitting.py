@@ -10,11 +10,11 @@ import torch
 
 from neuromill.records import ConfigError, identity
 from neuromill.tokenizers.biocodec import BioCodec
-from neuromill.tokenizers.files import load_checkpoint, save_checkpoint
 from neuromill.tokenizers.losses import codec_losses
 from neuromill.tokenizers.metrics import evaluate
 from neuromill.tokenizers.normalization import normalize_blocks
 from neuromill.tokenizers.quantizer import Learning
+from neuromill.tokenizers.resuming import drive
 from neuromill.tokenizers.tokenizer import CODE_VERSION, RvqTokenizer
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ class StepLosses:
     time: float
     frequency: float
     commitment: float
+
+    def __str__(self) -> str:
+        """One line for a progress bar."""
+        return f"loss {self.total:.3f}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,15 +111,14 @@ def fit(
         If the checkpoint belongs to another fit, or the loss stops being a number.
     """
     run = _Run(tokenizer, config, data_identity, torch.device(device))
-    if checkpoint is not None and checkpoint.exists():
-        run.restore(load_checkpoint(checkpoint), checkpoint)
-    while len(run.history) < config.steps:
-        losses = run.step(batches(len(run.history)))
-        done = len(run.history)
-        if checkpoint is not None and (done % config.checkpoint_every == 0 or done == config.steps):
-            save_checkpoint(checkpoint, run.state())
-        if progress is not None:
-            progress(losses)
+    drive(
+        run,
+        batches,
+        steps=config.steps,
+        checkpoint=checkpoint,
+        checkpoint_every=config.checkpoint_every,
+        progress=progress,
+    )
     fitted = RvqTokenizer(tokenizer, run.codec)
     windows = list(validation)
     return FitReport(fitted, tuple(run.history), evaluate(fitted, windows) if windows else None)
@@ -190,14 +193,8 @@ class _Run:
             "curve": torch.tensor(curve, dtype=torch.float64),
         }
 
-    def restore(self, state: dict[str, Any], where: Path) -> None:
-        """Go on from ``state``, if it is this fit's."""
-        if state.get("identity") != self.identity:
-            raise ConfigError(
-                "checkpoint belongs to another fit: settings, data or code differ",
-                where=str(where),
-                next_step="delete it, or put it aside, to start over",
-            )
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``."""
         self.codec.load_state_dict(state["codec"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])

@@ -1,4 +1,4 @@
-"""Finite scalar quantization: each dimension is bounded and rounded to a few levels (FSQ paper). Nothing can collapse."""
+"""Finite scalar quantization: each dimension is bounded and rounded to a few levels (FSQ paper); nothing collapses."""
 
 from __future__ import annotations
 

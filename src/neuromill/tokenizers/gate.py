@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from neuromill.tokenizers.config import GateConfig
+    from neuromill.tokenizers.metrics import Quality
     from neuromill.tokenizers.usage import Usage
 
 
@@ -49,11 +50,28 @@ def check_gate(usage: Usage, config: GateConfig, *, correlation: float | None = 
     return tuple(problems)
 
 
+def judge(quality: Quality, config: GateConfig) -> tuple[GateProblem, ...]:
+    """``check_gate`` on what was measured on held-out windows, and whether rows differ in their code sequences."""
+    problems = list(check_gate(quality.usage, config, correlation=quality.correlation))
+    for level, distinct in enumerate(quality.distinct):
+        bounds = (
+            ("distinct_sequences", distinct, config.min_distinct_sequences),
+            ("distinct_share", distinct / max(quality.n_rows, 1), config.min_distinct_share),
+        )
+        problems += [GateProblem(level, name, value, bound) for name, value, bound in bounds if value < bound]
+    return tuple(problems)
+
+
 def _level_problems(level: int, usage: Usage, config: GateConfig) -> list[GateProblem]:
     n_codes = usage.counts.shape[1]
     at_least = (
-        ("perplexity", float(usage.perplexity[level]), config.min_perplexity_share * n_codes),
+        (
+            "perplexity",
+            float(usage.perplexity[level]),
+            max(config.min_perplexity_share * n_codes, config.min_perplexity),
+        ),
         ("used_share", float(usage.used_share[level]), config.min_used_share),
+        ("codes", float(usage.used_codes[level]), config.min_codes),
     )
     problems = [GateProblem(level, name, value, bound) for name, value, bound in at_least if value < bound]
     dominant = float(usage.dominant_share[level])

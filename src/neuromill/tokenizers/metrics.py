@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from neuromill.records import ConfigError
-from neuromill.tokenizers.usage import Usage
+from neuromill.tokenizers.usage import Sequences, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from neuromill.tokenizers.tokenizer import RvqTokenizer
+    from neuromill.tokenizers.protocol import Tokenizer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +35,8 @@ class Quality:
         Codes seen.
     n_rows
         Rows that counted.
+    distinct
+        Per level, how many different code sequences the rows got.
     """
 
     correlation: float
@@ -43,6 +45,7 @@ class Quality:
     baseline_mse: float
     usage: Usage
     n_rows: int
+    distinct: tuple[int, ...] = ()
 
     @property
     def beats_mean(self) -> bool:
@@ -57,12 +60,13 @@ class Quality:
             "mse": round(self.mse, 5),
             "baseline_mse": round(self.baseline_mse, 5),
             "n_rows": self.n_rows,
+            "distinct_sequences": list(self.distinct),
             "usage": self.usage.summary(),
         }
 
 
-def evaluate(tokenizer: RvqTokenizer, windows: Iterable[Tensor]) -> Quality:
-    """Encode and decode held-out windows, each float32 [row, time] in physical units.
+def evaluate(tokenizer: Tokenizer, windows: Iterable[Tensor]) -> Quality:
+    """Encode and decode held-out windows in physical units, as ``Tokenizer.round_trip`` takes them.
 
     Raises
     ------
@@ -70,19 +74,20 @@ def evaluate(tokenizer: RvqTokenizer, windows: Iterable[Tensor]) -> Quality:
         If no row carries a signal.
     """
     usage = Usage.empty(tokenizer.n_quantizers, tokenizer.codebook_size)
+    sequences = Sequences(tokenizer.n_quantizers)
     rows = [np.zeros((0, 4))]
     for window in windows:
-        target = tokenizer.normalize(window)
-        encoded = tokenizer.codec.encode(target)
-        output = tokenizer.decode(encoded, window.shape[-1])
-        alive = target.std(dim=-1, unbiased=False) > 0
-        usage += Usage.of(encoded.codes[alive].cpu().numpy(), tokenizer.codebook_size)
-        rows.append(row_scores(output[alive], target[alive]).cpu().numpy())
+        trip = tokenizer.round_trip(window)
+        codes = trip.codes.cpu().numpy()
+        if len(codes):
+            usage += Usage.of(codes, tokenizer.codebook_size)
+            sequences.add(codes)
+        rows.append(row_scores(trip.output, trip.target).cpu().numpy())
     scores = np.concatenate(rows)
     if len(scores) == 0:
         raise ConfigError("no row with a signal to evaluate on", next_step="give windows of good channels")
     correlation, si_sdr, mse, baseline = (float(v) for v in scores.mean(axis=0))
-    return Quality(correlation, si_sdr, mse, baseline, usage, len(scores))
+    return Quality(correlation, si_sdr, mse, baseline, usage, len(scores), sequences.distinct)
 
 
 def row_scores(output: Tensor, target: Tensor) -> Tensor:

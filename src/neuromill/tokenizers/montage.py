@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from neuromill.records import FailureCode, RecordingError
@@ -61,7 +62,7 @@ def _ranked(config: TfDualTokenizerConfig, channels: ChannelTable, kind: str) ->
     rows = [i for i, one in enumerate(channels.types) if one == kind]
     n_groups = -(-len(rows) // config.group_channels)
     edges = [round(i * len(rows) / n_groups) for i in range(n_groups + 1)]
-    return tuple(tuple(rows[start:stop]) for start, stop in zip(edges, edges[1:], strict=False))
+    return tuple(tuple(rows[start:stop]) for start, stop in pairwise(edges))
 
 
 def present(group: Group, bads: Sequence[str]) -> tuple[bool, ...]:

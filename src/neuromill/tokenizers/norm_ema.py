@@ -170,7 +170,7 @@ class NormEmaCodebook(nn.Module):
 
     @torch.no_grad()
     def update(self, directions: Tensor, codes: Tensor, learning: Learning) -> None:
-        """Move every code that was hit, by unit vectors [n, dim] and their codes [n] of all ranks; replace dead ones."""
+        """Move every code that unit vectors [n, dim] of any rank were assigned to (codes [n]); replace dead ones."""
         counts, sums = code_sums(directions, codes, len(self.embed))
         counts, sums = sum_over_ranks(counts), sum_over_ranks(sums)
         means = unit(sums / counts.clamp_min(1)[:, None])

@@ -32,7 +32,7 @@ class TfDualNetworkConfig(Config):
     window_patches
         Patches of a whole window; the last window of a recording may have fewer.
     width, depth, heads, mlp_ratio
-        Of the encoder; the decoders share all but the depth. ``patch_samples`` must make ``width`` features in the stem.
+        Of the encoder; the decoders share all but the depth.
     decoder_depth
         Blocks of each of the two decoders.
     stem_stride, stem_kernel
@@ -153,7 +153,9 @@ class TfDualTokenizerConfig(Config):
         if not self.levels or self.codebook_size > 65_535:  # noqa: PLR2004
             raise ValueError("codes must fit 16 bits")
         targets = (("phase", "angle"), ("spectrum", "two_sided"))
-        if self.parity and any(name in self.model_fields_set and getattr(self, name) != value for name, value in targets):
+        if self.parity and any(
+            name in self.model_fields_set and getattr(self, name) != value for name, value in targets
+        ):
             raise ValueError("parity means the angle of a two-sided spectrum")
         return self
 

@@ -11,12 +11,15 @@ import torch
 
 from neuromill.records import canonical_json
 from neuromill.tokenizers.normalization import normalize_blocks
+from neuromill.tokenizers.protocol import RoundTrip
+from neuromill.tokenizers.rows import ByRows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
+    from neuromill.records import Config
     from neuromill.tokenizers.biocodec import BioCodec
     from neuromill.tokenizers.config import TokenizerConfig
     from neuromill.tokenizers.protocol import Encoded
@@ -26,8 +29,8 @@ CODE_VERSION = "1"
 
 
 @dataclass(frozen=True, eq=False)
-class RvqTokenizer:
-    """A fitted BioCodec with its normalisation; implements ``Tokenizer``.
+class RvqTokenizer(ByRows):
+    """A fitted BioCodec with its normalisation; implements ``RowTokenizer``.
 
     The codec must not be trained further behind its back: the digest is computed once.
     """
@@ -68,6 +71,23 @@ class RvqTokenizer:
         """Where the weights are."""
         return next(self.codec.parameters()).device
 
+    @property
+    def n_parameters(self) -> int:
+        """Learned numbers, codebooks aside."""
+        return sum(p.numel() for p in self.codec.parameters())
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Weights and codebooks by published name."""
+        return self.codec.state_dict()
+
+    def round_trip(self, windows: Tensor) -> RoundTrip:
+        """Encode and decode float32 [row, time]; the target is the normalised row."""
+        target = self.normalize(windows)
+        encoded = self.codec.encode(target)
+        output = self.decode(encoded, windows.shape[-1])
+        alive = target.std(dim=-1, unbiased=False) > 0
+        return RoundTrip(target[alive], output[alive], encoded.codes[alive])
+
     def encode(self, signal: Tensor) -> Encoded:
         """Normalise and encode float32 [row, time] in physical units."""
         return self.codec.encode(self.normalize(signal))
@@ -81,9 +101,9 @@ class RvqTokenizer:
         return normalize_blocks(signal.to(self.device), self.config.normalization)
 
 
-def tokenizer_digest(config: TokenizerConfig, state: Mapping[str, Tensor]) -> str:
+def tokenizer_digest(config: Config, state: Mapping[str, Tensor], code_version: str = CODE_VERSION) -> str:
     """SHA-256 hex of code version, whole configuration, and every tensor's name, dtype, shape and bytes."""
-    hasher = hashlib.sha256(canonical_json({"code": CODE_VERSION, "config": config.model_dump(mode="json")}))
+    hasher = hashlib.sha256(canonical_json({"code": code_version, "config": config.model_dump(mode="json")}))
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         hasher.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]))

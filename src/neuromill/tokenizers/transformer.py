@@ -45,9 +45,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=NORM_EPSILON)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPSILON)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, token, width] -> the same."""
@@ -95,5 +93,5 @@ def initialise_linear(module: nn.Module) -> None:
     """Truncated normal weights of standard deviation 0.02, no bias."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=INIT_STD)
-        if module.bias is not None:  # type: ignore[redundant-expr]
+        if module.bias is not None:
             nn.init.zeros_(module.bias)

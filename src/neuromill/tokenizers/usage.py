@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from neuromill.records import Digest
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -54,6 +56,11 @@ class Usage:
         return np.asarray((self.counts > 0).mean(axis=1), dtype=np.float64)
 
     @property
+    def used_codes(self) -> NDArray[np.int64]:
+        """[quantizer]: how many rows occurred."""
+        return np.asarray((self.counts > 0).sum(axis=1), dtype=np.int64)
+
+    @property
     def dominant_share(self) -> NDArray[np.float64]:
         """[quantizer]: share of the commonest code."""
         return np.asarray(self.shares.max(axis=1), dtype=np.float64)
@@ -66,3 +73,20 @@ class Usage:
             "used_share": [round(float(v), 4) for v in self.used_share],
             "dominant_share": [round(float(v), 4) for v in self.dominant_share],
         }
+
+
+class Sequences:
+    """Counts the different code sequences of rows, level by level: a tokenizer may use many codes always alike."""
+
+    def __init__(self, n_quantizers: int) -> None:
+        self._seen: list[set[str]] = [set() for _ in range(n_quantizers)]
+
+    def add(self, codes: NDArray[np.integer[Any]]) -> None:
+        """Take codes [row, quantizer, frame]."""
+        for level, seen in enumerate(self._seen):
+            seen.update(Digest.of(np.ascontiguousarray(row).tobytes()).hex for row in codes[:, level])
+
+    @property
+    def distinct(self) -> tuple[int, ...]:
+        """Different sequences per level."""
+        return tuple(len(seen) for seen in self._seen)

@@ -1,0 +1,268 @@
+"""The TFDual tokenizer: scaling and network together, frozen. All channels of a window are seen jointly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuromill.records import ConfigError, FailureCode, RecordingError
+from neuromill.tokenizers.fixed import robust_deviation
+from neuromill.tokenizers.montage import MISSING, channel_groups, present
+from neuromill.tokenizers.protocol import CodeBlock, RoundTrip, as_codes
+from neuromill.tokenizers.tfdual_network import TEMPORAL
+from neuromill.tokenizers.tokenizer import tokenizer_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from neuromill.records import ChannelTable
+    from neuromill.tokenizers.montage import Group
+    from neuromill.tokenizers.protocol import Read
+    from neuromill.tokenizers.tfdual_config import TfDualInputConfig, TfDualTokenizerConfig
+    from neuromill.tokenizers.tfdual_network import TfDual
+
+TFDUAL_CODE_VERSION = "1"
+"""Raised whenever the same weights and signal would give other codes."""
+VOLTS = "V"
+SAMPLED_WINDOWS = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scaled:
+    """What the network sees.
+
+    Attributes
+    ----------
+    x
+        float32 [window, channel, patch, sample]; zeros for channels that are not there and behind the last sample.
+    scale
+        float32 [window, channel]: physical values are ``x * scale``; NaN for channels that are not there.
+    """
+
+    x: Tensor
+    scale: Tensor
+
+    @property
+    def valid(self) -> Tensor:
+        """Bool [window, channel]: which channels are there."""
+        return self.scale.isfinite()
+
+
+def scale_windows(windows: Tensor, config: TfDualInputConfig, patch_samples: int) -> Scaled:
+    """Scale float32 [window, channel, time] in physical units and cut it into patches, the last one filled with zeros.
+
+    A channel with a non-finite sample, or without spread where spread is the scale, is not there.
+    """
+    there = torch.isfinite(windows).all(dim=-1)
+    rows = torch.where(there[..., None], windows, 0.0).float()
+    if config.scaling == "fixed":
+        scale = torch.full(there.shape, config.unit_volts, device=rows.device)
+    else:
+        scale = robust_deviation(rows)
+        there = there & (scale > 0)
+    scaled = torch.where(there[..., None], rows / torch.where(there, scale, 1.0)[..., None], 0.0)
+    if config.clip is not None:
+        scaled = scaled.clamp(-config.clip, config.clip)
+    n_patches = -(-rows.shape[-1] // patch_samples)
+    filled = torch.nn.functional.pad(scaled, (0, n_patches * patch_samples - rows.shape[-1]))
+    return Scaled(filled.view(*there.shape, n_patches, patch_samples), torch.where(there, scale, torch.nan))
+
+
+@dataclass(frozen=True, eq=False)
+class TfDualTokenizer:
+    """A fitted TFDual network with its input scaling; implements ``Tokenizer``.
+
+    The network must not be trained further behind its back: the digest is computed once.
+    """
+
+    config: TfDualTokenizerConfig
+    network: TfDual = field(repr=False)
+
+    def __post_init__(self) -> None:
+        self.network.eval().requires_grad_(requires_grad=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over code version, configuration and weights."""
+        return tokenizer_digest(self.config, self.network.state_dict(), TFDUAL_CODE_VERSION)
+
+    @property
+    def sfreq(self) -> float:
+        """Rate in Hz of the signals it takes."""
+        return self.config.sfreq
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples per frame: a patch."""
+        return self.config.hop_samples
+
+    @property
+    def window_samples(self) -> int | None:
+        """Samples of a whole window."""
+        return self.config.window_samples
+
+    @property
+    def n_quantizers(self) -> int:
+        """Two: temporal, then frequency."""
+        return self.config.n_quantizers
+
+    @property
+    def codebook_size(self) -> int:
+        """Codes are below this."""
+        return self.config.codebook_size
+
+    @property
+    def n_parameters(self) -> int:
+        """Learned numbers, codebooks aside."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Weights and codebooks."""
+        return self.network.state_dict()
+
+    def require(self, channels: ChannelTable, n_times: int, read: Read) -> None:
+        """Refuse recordings without the channels, shorter than a window, or in another unit.
+
+        Raises
+        ------
+        RecordingError
+            ``no_usable_channels``, ``duplicate_channels``, ``too_short``; with ``fixed`` scaling ``unit_conflict`` for
+            channels that are not in volts, and for amplitudes that only a wrong unit explains.
+        """
+        groups = channel_groups(self.config, channels)
+        if n_times < self.config.window_samples:
+            raise RecordingError(
+                FailureCode.TOO_SHORT,
+                f"{n_times / self.sfreq:g} s is shorter than a window of {self.config.window_samples / self.sfreq:g} s",
+                next_step="choose a tokenizer with shorter windows",
+            )
+        if self.config.input.scaling == "fixed":
+            used = [
+                i for group in groups for i, there in zip(group, present(group, channels.bads), strict=True) if there
+            ]
+            _require_volts(channels, used)
+            self._require_plausible(used, n_times, read)
+
+    def encode_segments(
+        self, signal: NDArray[np.float32], channels: ChannelTable | None, rows_per_forward: int
+    ) -> CodeBlock:
+        """Encode float32 [segment, channel, time]; channels of a group see each other.
+
+        Bad channels and those with a non-finite sample enter as zeros; their codes are those of the zeros and their
+        scale is NaN. Channels that the tokenizer has no position for have code 0 and scale NaN.
+        """
+        table = _known(channels)
+        n_frames = -(-signal.shape[-1] // self.hop_samples)
+        codes = np.zeros((len(signal), n_frames, self.n_quantizers, len(table)), np.int64)
+        scale = np.full((len(signal), len(table)), np.nan, np.float32)
+        for group in channel_groups(self.config, table):
+            scaled = self._scaled(_gather(signal, group, table.bads))
+            result = self._encode(scaled.x, rows_per_forward).permute(0, 3, 1, 2).cpu().numpy()
+            at = [position for position, channel in enumerate(group) if channel != MISSING]
+            members = [group[position] for position in at]
+            codes[..., members] = result[..., at]
+            scale[:, members] = scaled.scale.cpu().numpy()[:, at]
+        return CodeBlock(as_codes(codes, self.codebook_size), scale)
+
+    def decode_segments(
+        self, block: CodeBlock, channels: ChannelTable | None, n_times: int, rows_per_forward: int
+    ) -> NDArray[np.float32]:
+        """Return float32 [segment, channel, n_times] in physical units from the temporal codes.
+
+        NaN where the scale is NaN. Positions that no recorded channel had enter the decoder as zero vectors.
+        """
+        table = _known(channels)
+        out = np.full((len(block.codes), len(table), n_times), np.nan, np.float32)
+        temporal = block.codes[:, :, TEMPORAL].astype(np.int64)
+        for group in channel_groups(self.config, table):
+            at = [position for position, channel in enumerate(group) if channel != MISSING]
+            members = [group[position] for position in at]
+            grid = torch.zeros(len(temporal), len(group), temporal.shape[1], dtype=torch.int64)
+            grid[:, at] = torch.from_numpy(temporal[..., members].transpose(0, 2, 1).copy())
+            known = torch.tensor([channel != MISSING for channel in group], device=self.device)
+            size = max(1, rows_per_forward // len(group))
+            waves = [self.network.decode(part.to(self.device), known) for part in grid.split(size)]
+            rows = torch.cat(waves).flatten(2)[:, at, :n_times].cpu().numpy()
+            out[:, members] = rows * block.scale[:, members, None]
+        return out
+
+    def round_trip(self, windows: Tensor) -> RoundTrip:
+        """Encode and decode float32 [window, position, time] in physical units; the target is the scaled signal."""
+        scaled = self._scaled(windows.to(self.device))
+        codes = self._encode(scaled.x, len(scaled.x) * scaled.x.shape[1])
+        known = torch.ones(codes.shape[2], dtype=torch.bool, device=self.device)
+        output = self.network.decode(codes[:, TEMPORAL], known)
+        n_times = windows.shape[-1]
+        target, output = (rows.flatten(2)[..., :n_times] for rows in (scaled.x, output))
+        alive = scaled.valid & (target.std(dim=-1, unbiased=False) > 0)
+        return RoundTrip(target[alive], output[alive], codes.transpose(1, 2)[alive])
+
+    def _scaled(self, windows: Tensor) -> Scaled:
+        return scale_windows(windows.to(self.device), self.config.input, self.hop_samples)
+
+    def _encode(self, x: Tensor, rows_per_forward: int) -> Tensor:
+        """Codes int64 [window, quantizer, channel, patch], in forward passes of one fixed number of windows."""
+        size = max(1, rows_per_forward // x.shape[1])
+        parts = []
+        for start in range(0, len(x), size):
+            batch = x[start : start + size]
+            filled = x.new_zeros(size, *x.shape[1:])
+            filled[: len(batch)] = batch
+            parts.append(self.network.encode(filled)[: len(batch)])
+        return torch.cat(parts)
+
+    def _require_plausible(self, used: list[int], n_times: int, read: Read) -> None:
+        window = self.config.window_samples
+        starts = np.unique(np.linspace(0, n_times - window, SAMPLED_WINDOWS).astype(int))
+        deviations = [
+            np.std(read(int(start), int(start) + window)[:, used], axis=0, dtype=np.float64) for start in starts
+        ]
+        found = np.concatenate(deviations) / self.config.input.unit_volts
+        found = found[np.isfinite(found) & (found > 0)]
+        low, high = self.config.input.plausible_units
+        if len(found) and not low <= np.median(found) <= high:
+            microvolts = 1e6 * self.config.input.unit_volts
+            raise RecordingError(
+                FailureCode.UNIT_CONFLICT,
+                f"channels deviate by {np.median(found) * microvolts:.3g} uV, "
+                f"plausible are {low * microvolts:g} to {high * microvolts:g} uV",
+                next_step="check the units in the file and in channels.tsv; bounds: tokenizer.input.plausible_units",
+            )
+
+
+def _require_volts(channels: ChannelTable, used: list[int]) -> None:
+    others = sorted({channels.units[i] or "none" for i in used} - {VOLTS})
+    if others:
+        raise RecordingError(
+            FailureCode.UNIT_CONFLICT,
+            f"channels are in {', '.join(others)}, the tokenizer takes volts",
+            next_step="set tokenizer.input.scaling: robust",
+        )
+
+
+def _known(channels: ChannelTable | None) -> ChannelTable:
+    if channels is None:
+        raise ConfigError(
+            "this tokenizer must know which channels it is given", where="tokenizer", next_step="pass a channel table"
+        )
+    return channels
+
+
+def _gather(signal: NDArray[np.float32], group: Group, bads: tuple[str, ...]) -> Tensor:
+    """Channels of a group in the order of its positions, NaN where there is none or a bad one."""
+    windows = np.full((len(signal), len(group), signal.shape[-1]), np.nan, np.float32)
+    at = np.flatnonzero(present(group, bads))
+    windows[:, at] = signal[:, [group[position] for position in at]]
+    return torch.from_numpy(windows)
