@@ -62,3 +62,38 @@ def unit_conflict(what: str, where: str) -> RecordingError:
 def unsupported(what: str, where: str, next_step: str) -> RecordingError:
     """Return the error for a file of a kind that no reader here opens."""
     return RecordingError(FailureCode.UNSUPPORTED_FORMAT, what, where=where, next_step=next_step)
+
+
+def missing_fact(what: str, where: str) -> RecordingError:
+    """Return the error for something that has to be known and that nothing states."""
+    return RecordingError(
+        FailureCode.MISSING_FACT, what, where=where, next_step="state it in the source, or correct the card"
+    )
+
+
+def no_spikes(what: str, where: str) -> RecordingError:
+    """Return the error for a file without spikes."""
+    return RecordingError(
+        FailureCode.NO_SPIKES, what, where=where, next_step="leave it out, or take the asset that holds the units"
+    )
+
+
+def bad_timestamps(what: str, where: str) -> RecordingError:
+    """Return the error for times that cannot be put on one clock."""
+    return RecordingError(
+        FailureCode.BAD_TIMESTAMPS, what, where=where, next_step="correct the time base in the source"
+    )
+
+
+def no_covariates(what: str, where: str) -> RecordingError:
+    """Return the error for a recording without behaviour where the card needs some."""
+    return RecordingError(
+        FailureCode.NO_COVARIATES, what, where=where, next_step="leave it out, or let the card go without covariates"
+    )
+
+
+def no_usable_units(what: str, where: str) -> RecordingError:
+    """Return the error for a recording of which every unit is masked."""
+    return RecordingError(
+        FailureCode.NO_USABLE_CHANNELS, what, where=where, next_step="look at the units; correct them in the source"
+    )

@@ -100,9 +100,18 @@ class CovariateLayout(Config):
     derivative: Literal["", "before", "after"] = ""
     bin_edge: Literal["", "start", "end"] = ""
 
+    @model_validator(mode="after")
+    def _one_name_per_column(self) -> Self:
+        if self.columns and self.axes and len(self.columns) != len(self.axes):
+            raise ValueError(f"`axes` names {len(self.axes)} dimensions, `columns` takes {len(self.columns)}")
+        return self
+
 
 class TrialsLayout(Config):
-    """Where the trials are, which columns are kept, and what makes one a success."""
+    """Where the trials are, which columns are kept (() takes all), and what makes one a success.
+
+    A trial that ``discard`` applies to stays in the table and is no success.
+    """
 
     path: str = "intervals/trials"
     columns: tuple[str, ...] = ()
@@ -111,9 +120,14 @@ class TrialsLayout(Config):
 
 
 class MaskLayout(Config):
-    """A series of booleans on its own clock: where it is False, covariates do not count (``eval_mask``)."""
+    """A series of booleans on its own clock: where it is False, covariates do not count (``eval_mask``).
+
+    ``clock`` as in ``CovariateLayout``; a series that has neither stamps nor a rate, but as many rows as a covariate
+    has, is on the clock of that covariate.
+    """
 
     path: str
+    clock: Literal["auto", "timestamps", "rate", "period"] = "auto"
 
 
 class SpikeLayout(Config):

@@ -1,0 +1,309 @@
+"""One small view of hierarchical files: groups, arrays, attributes. HDF5 here, Zarr in ``zarr_tree``.
+
+Only what a reader of NWB needs, and only reading. Text is ``str`` whatever the file holds, a reference is the path of
+what it refers to, and whatever the library raises on a damaged file is a code.
+"""
+
+from __future__ import annotations
+
+import struct
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from neuromill.readers.complaints import missing, truncated, unreadable, unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import BinaryIO
+
+    from numpy.typing import NDArray
+
+Kind = Literal["", "group", "array"]
+Values = Literal["number", "bool", "text", "reference", "other"]
+
+# What h5py 3.16 raises on damaged files: ``OSError`` (truncated, filter fails), ``KeyError`` (links), ``RuntimeError``
+# (B-trees, heaps), ``ValueError`` and ``TypeError`` (types), ``UnicodeError`` (names), ``MemoryError`` (absurd sizes).
+DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError, EOFError)
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SIGNATURE_PLACES = (0, 512, 1024, 2048, 4096, 8192)  # after a user block of that size
+MAX_LINKS = 16
+CHUNK_CACHE_BYTES = 8 * 2**20
+
+
+class TreeArray(Protocol):
+    """One array of a tree."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape, () for a scalar."""
+
+    @property
+    def values(self) -> Values:
+        """What its elements are."""
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows that are stored together; 1 where they are not stored in chunks."""
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows ``start`` to ``stop`` (numpy rules); a scalar is read whole. Text and references are objects ``str``."""
+
+
+class Tree(Protocol):
+    """A file or store as a tree of groups and arrays; paths are relative to its root, without a slash before them."""
+
+    @property
+    def where(self) -> str:
+        """What to call it in errors."""
+
+    def kind(self, path: str) -> Kind:
+        """Whether there is a group or an array at a path; "" where there is nothing.
+
+        Raises ``missing_member`` where a link on the way leads to a file or an object that is not there.
+        """
+
+    def children(self, path: str) -> tuple[str, ...]:
+        """Names below a group, in the order of the file."""
+
+    def attributes(self, path: str) -> Mapping[str, Any]:
+        """Attributes of a group or an array; "" is the root."""
+
+    def array(self, path: str) -> TreeArray:
+        """Return the array at a path; raises ``unreadable`` where there is none."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+@contextmanager
+def damage_as_codes(where: str) -> Iterator[None]:
+    """Turn what HDF5 and codecs raise into ``unreadable``, or ``unsupported_format`` where a filter is not known."""
+    try:
+        yield
+    except DAMAGE as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        if "filter" in words and ("not registered" in words or "plugin" in words):
+            raise unsupported(words, where, "write it again with a standard compression") from error
+        raise unreadable(words, where) from error
+
+
+def open_hdf5(source: Path | BinaryIO, where: str) -> Hdf5Tree:
+    """Open an HDF5 file, or a seekable binary file object that holds one.
+
+    Raises
+    ------
+    RecordingError
+        ``unreadable`` (not HDF5, or damaged), ``truncated`` (shorter than its superblock says).
+    """
+    import h5py
+
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            check_superblock(file, where)
+    else:
+        check_superblock(source, where)
+    with damage_as_codes(where):
+        file = h5py.File(source, "r", rdcc_nbytes=CHUNK_CACHE_BYTES)
+    return Hdf5Tree(file, where, has_folder=isinstance(source, Path))
+
+
+def check_superblock(file: BinaryIO, where: str) -> None:
+    """Compare the size of a file with the end that its HDF5 superblock states."""
+    size = file.seek(0, 2)
+    for place in SIGNATURE_PLACES:
+        file.seek(place)
+        block = file.read(128)
+        if block.startswith(SIGNATURE):
+            stated = stated_end(block)
+            if stated is None:
+                raise unreadable("HDF5 superblock of an unknown version, or cut off", where)
+            if size < stated:
+                raise truncated(f"file has {size} bytes, its superblock states {stated}", where)
+            file.seek(0)
+            return
+    raise unreadable("not an HDF5 file: no signature", where)
+
+
+def stated_end(block: bytes) -> int | None:
+    """End-of-file address of a superblock (HDF5 file format specification, II.A); None where it cannot be read."""
+    version = block[8] if len(block) > 8 else -1  # noqa: PLR2004 - byte 8 is the version
+    at = {0: (13, 24, 2), 1: (13, 28, 2), 2: (9, 12, 2), 3: (9, 12, 2)}.get(version)
+    if at is None:
+        return None
+    size_byte, addresses, index = at
+    width = block[size_byte] if len(block) > size_byte else 0
+    code = {2: "<H", 4: "<I", 8: "<Q"}.get(width)
+    start = addresses + index * width
+    if code is None or len(block) < start + width:
+        return None
+    return int(struct.unpack(code, block[start : start + width])[0])
+
+
+class Hdf5Tree:
+    """See ``Tree``. Links to other files are followed only into the folder of the file, never out of it."""
+
+    def __init__(self, file: Any, where: str, *, has_folder: bool) -> None:
+        self._file, self._where, self._has_folder = file, where, has_folder
+
+    @property
+    def where(self) -> str:
+        """What to call it in errors."""
+        return self._where
+
+    def kind(self, path: str) -> Kind:
+        """Whether there is a group or an array at a path."""
+        import h5py
+
+        node = self._find(path)
+        if isinstance(node, h5py.Group):
+            return "group"
+        return "array" if isinstance(node, h5py.Dataset) else ""
+
+    def children(self, path: str) -> tuple[str, ...]:
+        """Names below a group."""
+        if self.kind(path) != "group":
+            return ()
+        with damage_as_codes(self._where):
+            return tuple(self._find(path))
+
+    def attributes(self, path: str) -> Mapping[str, Any]:
+        """Attributes of a group or an array."""
+        node = self._find(path)
+        if node is None:
+            return {}
+        with damage_as_codes(self._where):
+            return {name: self._plain(node.attrs[name]) for name in node.attrs}
+
+    def array(self, path: str) -> Hdf5Array:
+        """Return the array at a path."""
+        if self.kind(path) != "array":
+            raise unreadable(f"{path} is not an array", self._where)
+        dataset = self._find(path)
+        with damage_as_codes(self._where):
+            elsewhere = dataset.is_virtual or dataset.external
+        if elsewhere:  # a file of a stranger could name any file of this machine
+            raise unsupported(f"the values of {path} lie in other files", self._where, "repack it into one file")
+        return Hdf5Array(dataset, self._where)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def _find(self, path: str, depth: int = 0) -> Any:
+        import h5py
+
+        if depth > MAX_LINKS:
+            raise unreadable(f"links lead round in a circle at {path}", self._where)
+        with damage_as_codes(self._where):
+            node = self._file["/"]
+            for i, part in enumerate(parts := [part for part in path.split("/") if part]):
+                link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+                if link is None:
+                    return None
+                if isinstance(link, h5py.SoftLink):
+                    return self._follow(link.path, parts, i, depth)
+                if isinstance(link, h5py.ExternalLink):
+                    self._check_external(link.filename, Path(node.file.filename).parent, path)
+                node = node[part]
+        return node
+
+    def _follow(self, target: str, parts: list[str], at: int, depth: int) -> Any:
+        before = "" if target.startswith("/") else "/".join(parts[:at])
+        there = self._find(f"{before}/{target}", depth + 1)
+        if there is None:
+            raise missing(f"{'/'.join(parts[: at + 1])} links to {target}, which is not there", self._where)
+        return self._find("/".join([before, target, *parts[at + 1 :]]), depth + 1)
+
+    def _check_external(self, filename: str, folder: Path, path: str) -> None:
+        name = PurePosixPath(filename)
+        outside = name.is_absolute() or ".." in name.parts or "\\" in filename
+        if outside or not self._has_folder or not (folder / name).is_file():
+            raise missing(f"{path} is in another file, {filename}, which is not beside this one", self._where)
+
+    def _plain(self, value: Any) -> Any:
+        import h5py
+
+        if isinstance(value, h5py.Reference):
+            return (self._file[value].name or "").strip("/") if value else ""
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, np.ndarray) and value.dtype.kind in "OS":
+            return tuple(self._plain(item) for item in value.ravel())
+        return value
+
+
+class Hdf5Array:
+    """See ``TreeArray``."""
+
+    def __init__(self, dataset: Any, where: str) -> None:
+        self._dataset, self._where = dataset, where
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape; an HDF5 null space has no rows."""
+        shape = self._dataset.shape
+        return (0,) if shape is None else tuple(shape)
+
+    @property
+    def values(self) -> Values:
+        """What its elements are."""
+        import h5py
+
+        dtype = self._dataset.dtype
+        if h5py.check_string_dtype(dtype) is not None:
+            return "text"
+        if h5py.check_ref_dtype(dtype) is h5py.Reference:
+            return "reference"
+        return plain_values(dtype)
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows that are stored together."""
+        chunks = self._dataset.chunks
+        return int(chunks[0]) if chunks else 1
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows ``start`` to ``stop``."""
+        if self.shape == (0,) and self._dataset.shape is None:
+            return np.empty(0)
+        rows: Any = slice(start, stop) if self.shape else ()
+        kind = self.values
+        with damage_as_codes(self._where):
+            if kind == "text":
+                return np.asarray(self._dataset.asstr(errors="replace")[rows], dtype=object)
+            found = self._dataset[rows]
+            if kind == "reference":
+                file = self._dataset.file
+                names = [(file[ref].name or "").strip("/") if ref else "" for ref in np.ravel(found)]
+                return np.array(names, dtype=object).reshape(np.shape(found))
+        return np.asarray(found)
+
+
+def plain_values(dtype: np.dtype[Any]) -> Values:
+    """What elements of a numpy type are."""
+    if dtype.kind == "b":
+        return "bool"
+    return "number" if dtype.kind in "iuf" else "other"
+
+
+def scalar(tree: Tree, path: str) -> Any:
+    """First element of a small array, text or number; None where there is no array or no element."""
+    if tree.kind(path) != "array":
+        return None
+    array = tree.array(path)
+    found = array.read(0, 1) if array.shape else array.read()
+    return np.ravel(found)[0].item() if array.values in ("number", "bool") and found.size else _first(found)
+
+
+def _first(found: NDArray[Any]) -> Any:
+    return np.ravel(found)[0] if found.size else None
+
+
+def join(*parts: str) -> str:
+    """Join parts of a path, leaving empty ones out."""
+    return "/".join(part.strip("/") for part in parts if part.strip("/"))
