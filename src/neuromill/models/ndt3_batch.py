@@ -191,7 +191,7 @@ def crop(chunk: Chunk, start: int, n_bins: int) -> Chunk:
     bins, n_kept = tokens.bins.astype(np.int64), min(n_bins, chunk.n_bins - start)
     outside = bins >= chunk.n_bins  # the published dummy covariate stands behind the last bin, in a crop as well
     for kind in (TokenKind.CONSTRAINT, TokenKind.RETURN):
-        bins = _moved(bins, tokens.kinds == kind, start)
+        bins = _moved(bins, tokens.kinds == kind, start, start + n_kept)
     keep = outside | ((bins >= start) & (bins < start + n_kept))
 
     def kept(kind: TokenKind) -> NDArray[np.bool_]:
@@ -219,11 +219,11 @@ def crop(chunk: Chunk, start: int, n_bins: int) -> Chunk:
     return Chunk(cropped, chunk.patch_channels)
 
 
-def _moved(bins: NDArray[np.int64], of_kind: NDArray[np.bool_], start: int) -> NDArray[np.int64]:
-    if (bins[of_kind] >= start).any() or not of_kind.any():
+def _moved(bins: NDArray[np.int64], of_kind: NDArray[np.bool_], start: int, stop: int) -> NDArray[np.int64]:
+    earlier = of_kind & (bins < start)
+    if (of_kind & (bins >= start) & (bins < stop)).any() or not earlier.any():
         return bins
-    latest = bins[of_kind].max()
-    return np.where(of_kind & (bins == latest), start, bins)
+    return np.where(earlier & (bins == bins[earlier].max()), start, bins)
 
 
 def crop_to_budget(chunk: Chunk, draw: Callable[[int], int] | None = None, *, budget: int = TOKEN_BUDGET) -> Chunk:
