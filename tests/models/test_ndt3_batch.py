@@ -10,10 +10,10 @@ from neuromill.models.criss_cross import CrissCross
 from neuromill.models.files import from_pretrained, is_complete, save_pretrained
 from neuromill.models.ndt3 import Ndt3
 from neuromill.models.ndt3_batch import Chunk, allowed_bins, collate, crop, crop_to_budget
-from neuromill.models.ndt3_decoding import covariate_grid, decode
+from neuromill.models.ndt3_decoding import SlidingDecoder, covariate_grid, decode
 from neuromill.records import ConfigError, TokenKind
 from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
-from neuromill.tokenizers.spikes import untokenize
+from neuromill.tokenizers.spikes import Patches, untokenize
 from support.ndt3 import chunks_of, tiny
 from support.spike_sessions import make_session
 
@@ -129,6 +129,18 @@ def test_the_published_dummy_is_not_decoded() -> None:
     config = Ndt3TokenizerConfig(chunk_bins=12, parity=True)
     (decoded,) = decode(tiny(), chunks_of(make_session(12, n_covariates=0), config))
     assert decoded.shape == (12, 0)
+
+
+def test_sliding_window_decodes_each_bin_from_what_has_been() -> None:
+    model, session = tiny(), make_session(18, (40,), 2)
+    template = chunks_of(make_session(12, (40,), 2, seed=5))[0]
+    stream, patches = SlidingDecoder(model, template), Patches.of(session.arrays)
+    steps = np.stack([stream.step(now) for now in patches.fill(session.counts)])
+    (whole,) = chunks_of(session, Ndt3TokenizerConfig())
+    np.testing.assert_allclose(steps[:12], decode(model, [whole])[0][:12], atol=1e-6)
+    for last in range(12, 18):
+        (window,) = decode(model, [crop(whole, last - 11, 12)])
+        np.testing.assert_allclose(steps[last], window[-1], atol=1e-6)
 
 
 def test_saved_model_comes_back(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from neuromill.models.ndt3_batch import collate
+from neuromill.models.ndt3_batch import Chunk, collate, crop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from neuromill.models.ndt3 import Ndt3
-    from neuromill.models.ndt3_batch import Chunk, SpikeTokenBatch
+    from neuromill.models.ndt3_batch import SpikeTokenBatch
 
 
 def covariate_grid(batch: SpikeTokenBatch, values: Tensor) -> list[NDArray[np.float32]]:
@@ -50,3 +51,33 @@ def decode(model: Ndt3, chunks: Sequence[Chunk], *, chunks_per_pass: int = 16) -
             batch = collate(chunks[first : first + chunks_per_pass]).to(device)
             decoded += covariate_grid(batch, model(batch).covariates)
     return decoded
+
+
+class SlidingDecoder:
+    """Decodes bin after bin, each from the bins before it that fit into the window, as at serving time.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    template
+        A chunk of the session; its length is the window. Its addresses, constraints and return are used, its spikes
+        and covariates are not.
+    """
+
+    def __init__(self, model: Ndt3, template: Chunk) -> None:
+        self.model, self.template = model, template
+        self._recent = np.zeros((0, *_by_bin(template).shape[1:]), np.uint8)
+
+    def step(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Take the counts of the next bin, uint8 [patch, 32]; give its covariates, float32 [covariate], normalised."""
+        self._recent = np.concatenate((self._recent, patches[None]))[-self.template.n_bins :]
+        window = crop(self.template, 0, len(self._recent))
+        tokens = replace(window.tokens, patches=self._recent.reshape(-1, patches.shape[-1]))
+        (decoded,) = decode(self.model, [Chunk(tokens, window.patch_channels)])
+        latest: NDArray[np.float32] = decoded[-1]
+        return latest
+
+
+def _by_bin(chunk: Chunk) -> NDArray[np.uint8]:
+    return chunk.tokens.patches.reshape(chunk.n_bins, len(chunk.patch_channels), -1)
