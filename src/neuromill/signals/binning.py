@@ -1,0 +1,327 @@
+"""Spikes per bin: one clock of whole microseconds, counts that never wrap, memory of one unit beside the result.
+
+Bin i of a grid holds the spikes with start + i * width <= t < start + (i + 1) * width, where t and start are first
+rounded to the microsecond. A file writes times as decimals and we read doubles: 29 * 0.02 s is stored as
+0.57999999999999996 and would fall below its edge. Clocks of amplifiers tick every 33 us (30 kHz) or slower, so half a
+microsecond never moves a spike from one sample to another, and every edge is exact because a width is a whole number
+of microseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neuromill.records import ConfigError, FailureCode, RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+TICKS = 1_000_000  # per second
+MAX_COUNT = 255
+MAX_BINS = 2**27  # a month of 20 ms bins: a longer recording is a clock that jumped
+MAX_TICKS = 2.0**52  # up to here products and quotients of whole ticks are exact in float64
+UNITS_AT_ONCE = 64  # laid into [time, unit] together: half the time of 8 or 32 at once
+RASTER_ROWS_PER_BIN = 4  # from here on a row that straddles an edge is off by an eighth of a bin at most
+REBIN_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class BinGrid:
+    """The clock of a prepared recording.
+
+    Attributes
+    ----------
+    start_seconds
+        Start of bin 0, on the clock of the recording; a whole number of microseconds.
+    n_bins
+        Bins; an incomplete last one does not count.
+    bin_seconds
+        Width; a whole number of microseconds.
+
+    Raises
+    ------
+    ConfigError
+        If the width is no positive whole number of microseconds.
+    """
+
+    start_seconds: float
+    n_bins: int
+    bin_seconds: float
+
+    def __post_init__(self) -> None:
+        ticks = self.bin_seconds * TICKS
+        if not (np.isfinite(ticks) and round(ticks) >= 1 and abs(ticks - round(ticks)) < 1e-9 * ticks):
+            raise ConfigError(
+                "width of a bin is no whole number of microseconds",
+                where=f"bin_seconds: {self.bin_seconds}",
+                next_step="round it, e.g. 0.016667 for 60 Hz",
+            )
+
+    @property
+    def width(self) -> int:
+        """Width of a bin in microseconds."""
+        return round(self.bin_seconds * TICKS)
+
+    @property
+    def origin(self) -> int:
+        """Start of bin 0 in microseconds."""
+        return round(self.start_seconds * TICKS)
+
+    @property
+    def stop_seconds(self) -> float:
+        """End of the last bin."""
+        return (self.origin + self.n_bins * self.width) / TICKS
+
+    def edges(self) -> NDArray[np.float64]:
+        """[bin + 1] seconds: where bins start, and where the last one ends; the doubles nearest to the decimals."""
+        return (self.origin + np.arange(self.n_bins + 1) * self.width) / TICKS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnitCounts:
+    """Spikes of one unit.
+
+    Attributes
+    ----------
+    counts
+        uint8 [bin].
+    n_before, n_after
+        Spikes before the first bin and after the last; they are in no bin.
+    n_saturated
+        Bins that hold more than 255 spikes and say 255.
+    """
+
+    counts: NDArray[np.uint8]
+    n_before: int
+    n_after: int
+    n_saturated: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SessionCounts:
+    """Spikes of all units of a recording: counts uint8 [bin, unit], the rest as ``UnitCounts``, int64 [unit]."""
+
+    counts: NDArray[np.uint8]
+    n_before: NDArray[np.int64]
+    n_after: NDArray[np.int64]
+    n_saturated: NDArray[np.int64]
+
+
+def ticks_of(seconds: ArrayLike) -> NDArray[np.float64]:
+    """Seconds as whole microseconds, half to even; in float64, where they are exact up to 142 years."""
+    return np.rint(np.multiply(seconds, TICKS, dtype=np.float64))
+
+
+def grid_over(intervals: NDArray[np.float64], bin_seconds: float) -> BinGrid:
+    """Bins from the first moment of observation to the last; what is left over at the end is no bin.
+
+    Parameters
+    ----------
+    intervals
+        float64 [interval, 2] seconds, sorted.
+
+    Raises
+    ------
+    RecordingError
+        ``bad_timestamps`` for intervals that are not finite or end before they start, ``too_short`` for less than a
+        bin, ``too_large`` for more than ``MAX_BINS``.
+    """
+    if not len(intervals):
+        raise RecordingError(FailureCode.TOO_SHORT, "recording was never observed")
+    first, last = float(ticks_of(intervals[0, 0])), float(ticks_of(intervals[-1, 1]))
+    if not (np.isfinite(intervals).all() and (intervals[:, 1] >= intervals[:, 0]).all() and last >= first):
+        raise RecordingError(FailureCode.BAD_TIMESTAMPS, "intervals of observation are no intervals")
+    grid = BinGrid(first / TICKS, 0, bin_seconds)
+    n_bins = int((last - first) // grid.width)
+    if n_bins == 0:
+        raise RecordingError(FailureCode.TOO_SHORT, f"recording is shorter than a bin of {bin_seconds} s")
+    if n_bins > MAX_BINS or max(abs(first), abs(last)) > MAX_TICKS:
+        raise RecordingError(
+            FailureCode.TOO_LARGE,
+            f"recording spans {(last - first) / TICKS:.0f} s",
+            next_step="its clock may have jumped",
+        )
+    return BinGrid(first / TICKS, n_bins, bin_seconds)
+
+
+def count_spikes(times: NDArray[np.float64], grid: BinGrid) -> UnitCounts:
+    """Count one unit.
+
+    Parameters
+    ----------
+    times
+        float64 [spike] seconds, ascending.
+
+    Raises
+    ------
+    RecordingError
+        ``bad_timestamps`` where times go back or are not finite.
+    """
+    _require_ascending(times)
+    ticks = np.multiply(times, TICKS, dtype=np.float64)
+    np.rint(ticks, out=ticks)
+    ticks -= grid.origin
+    first, stop = np.searchsorted(ticks, (0, grid.n_bins * grid.width))
+    inside = ticks[first:stop]
+    inside /= grid.width  # exact below the next whole number: both are whole and small
+    counts = np.bincount(inside.astype(np.int64), minlength=grid.n_bins)
+    n_saturated = 0
+    if len(inside) > MAX_COUNT and counts.max() > MAX_COUNT:
+        n_saturated = int(np.count_nonzero(counts > MAX_COUNT))
+        np.minimum(counts, MAX_COUNT, out=counts)
+    return UnitCounts(counts.astype(np.uint8), int(first), len(times) - int(stop), n_saturated)
+
+
+def count_session(times: Iterable[NDArray[np.float64]], n_units: int, grid: BinGrid) -> SessionCounts:
+    """Count all units, one after the other: their spike times need not be in memory together.
+
+    Parameters
+    ----------
+    times
+        Spike times of each unit, as ``count_spikes`` takes them, in the order of the columns.
+    n_units
+        How many there are.
+
+    Raises
+    ------
+    RecordingError
+        As ``count_spikes``.
+    """
+    counts = np.empty((grid.n_bins, n_units), np.uint8)
+    lost = np.zeros((3, n_units), np.int64)
+    rows = np.empty((min(UNITS_AT_ONCE, n_units), grid.n_bins), np.uint8)
+    unit = -1
+    for unit, unit_times in enumerate(times):
+        one = count_spikes(unit_times, grid)
+        rows[unit % UNITS_AT_ONCE] = one.counts
+        lost[:, unit] = one.n_before, one.n_after, one.n_saturated
+        first = unit - unit % UNITS_AT_ONCE
+        if unit + 1 in (first + UNITS_AT_ONCE, n_units):
+            counts[:, first : unit + 1] = rows[: unit + 1 - first].T
+    if unit + 1 != n_units:
+        raise ValueError(f"spike times of {unit + 1} units, {n_units} were announced")
+    return SessionCounts(counts, *lost)
+
+
+def rebin(
+    stamps: NDArray[np.float64], counts: NDArray[np.integer], width_seconds: float, bin_edge: str, grid: BinGrid
+) -> NDArray[np.uint8]:
+    """Lay counts that a file holds into bins: ``rebin_session`` without what was lost."""
+    return rebin_session(stamps, counts, width_seconds, bin_edge, grid).counts
+
+
+def rebin_session(
+    stamps: NDArray[np.float64], counts: NDArray[np.integer], width_seconds: float, bin_edge: str, grid: BinGrid
+) -> SessionCounts:
+    """Lay counts that a file holds into bins; a row goes to the bin that holds the middle of its interval.
+
+    Rows as wide as a bin are thereby taken as they are, also where their stamps tremble; a bin without a row is 0.
+
+    Parameters
+    ----------
+    stamps
+        float64 [row] seconds, ascending.
+    counts
+        [row, unit] non-negative integers.
+    width_seconds
+        Width of a row: that of a bin, a whole fraction of it, or anything below a quarter of it.
+    bin_edge
+        ``start`` or ``end``: which edge of its row a stamp is.
+
+    Raises
+    ------
+    RecordingError
+        ``bad_timestamps`` where stamps go back, ``unsupported_format`` where rows do not fit into bins or counts are
+        negative.
+    """
+    _require_ascending(stamps)
+    _require_fitting(width_seconds, grid)
+    middle = ticks_of(stamps) - grid.origin + width_seconds * TICKS * (0.5 if bin_edge == "start" else -0.5)
+    first, stop = (int(row) for row in np.searchsorted(middle, (0, grid.n_bins * grid.width)))
+    bins = (middle[first:stop] / grid.width).astype(np.int64)
+    n_units = counts.shape[1]
+    out, saturated = np.zeros((grid.n_bins, n_units), np.uint8), np.zeros(n_units, np.int64)
+    for rows in _whole_bins(bins, max(1, REBIN_BYTES // (8 * max(n_units, 1)))):
+        block = counts[first + rows.start : first + rows.stop]
+        if block.min(initial=0) < 0:
+            raise RecordingError(FailureCode.UNSUPPORTED_FORMAT, "counts of spikes are negative")
+        own, starts = np.unique(bins[rows], return_index=True)
+        sums = np.add.reduceat(block, starts, axis=0, dtype=np.int64)
+        saturated += np.count_nonzero(sums > MAX_COUNT, axis=0)
+        out[own] = np.minimum(sums, MAX_COUNT)
+    before, after = (piece.sum(axis=0, dtype=np.int64) for piece in (counts[:first], counts[stop:]))
+    return SessionCounts(out, before, after, saturated)
+
+
+def segments(grid: BinGrid, intervals: NDArray[np.float64], joins: Sequence[float] = ()) -> NDArray[np.int32]:
+    """Name the stretches of bins that were observed without a break.
+
+    A bin belongs to a segment if it lies wholly in one interval: of a bin that an interval cuts, the count is too low.
+    Intervals that touch are one, unless a join is declared there.
+
+    Parameters
+    ----------
+    intervals
+        float64 [interval, 2] seconds, sorted, disjoint.
+    joins
+        Seconds at which pieces meet that do not follow on from each other; a bin across one is not observed.
+
+    Returns
+    -------
+    ndarray
+        int32 [bin]: segments counted from 0, -1 where not observed.
+    """
+    out = np.full(grid.n_bins, -1, np.int32)
+    pieces = _pieces(ticks_of(intervals) - grid.origin, ticks_of(np.sort(np.asarray(joins, np.float64))) - grid.origin)
+    name = 0
+    for start, stop in pieces:
+        first, end = max(0, -int(-start // grid.width)), min(grid.n_bins, int(stop // grid.width))
+        if first < end:
+            out[first:end] = name
+            name += 1
+    return out
+
+
+def _pieces(intervals: NDArray[np.float64], joins: NDArray[np.float64]) -> Iterator[tuple[float, float]]:
+    """Yield intervals with touching ones put together, cut at the joins."""
+    if not len(intervals):
+        return
+    apart = np.flatnonzero(intervals[1:, 0] > intervals[:-1, 1]) + 1
+    starts = intervals[np.concatenate([[0], apart]), 0]
+    stops = intervals[np.concatenate([apart - 1, [len(intervals) - 1]]), 1]
+    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+        inside = joins[(joins > start) & (joins < stop)].tolist()
+        yield from zip([start, *inside], [*inside, stop], strict=True)
+
+
+def _whole_bins(bins: NDArray[np.int64], n_rows: int) -> Iterator[slice]:
+    """Runs of about ``n_rows`` rows (at least one bin) that part no bin."""
+    start = 0
+    while start < len(bins):
+        stop = int(np.searchsorted(bins, bins[min(start + n_rows, len(bins)) - 1], side="right"))
+        yield slice(start, stop)
+        start = stop
+
+
+def _require_ascending(times: NDArray[np.float64]) -> None:
+    if not len(times):
+        return
+    limit = MAX_TICKS / TICKS
+    if not ((times[1:] >= times[:-1]).all() and times[0] >= -limit and times[-1] <= limit):
+        raise RecordingError(FailureCode.BAD_TIMESTAMPS, "times go back, or are not finite")
+
+
+def _require_fitting(width_seconds: float, grid: BinGrid) -> None:
+    rows = grid.bin_seconds / width_seconds if width_seconds > 0 else 0.0
+    whole = round(rows) >= 1 and abs(rows - round(rows)) < 1e-6 * rows
+    if not (np.isfinite(rows) and (whole or rows >= RASTER_ROWS_PER_BIN)):
+        raise RecordingError(
+            FailureCode.UNSUPPORTED_FORMAT,
+            f"counts per {width_seconds} s do not fit into bins of {grid.bin_seconds} s",
+            next_step="prepare them at their own width",
+        )
