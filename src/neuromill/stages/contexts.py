@@ -74,7 +74,7 @@ def require_whole(selection: Selection, verb: str, before: str) -> None:
 
 
 def _with_tokenizer(workspace: Workspace, chosen: Chosen, context: WorkContext) -> WorkContext:
-    from neuromill.tokenizers.files import from_pretrained
+    from neuromill.tokenizers.files import open_tokenizer
 
     pipeline = context.pipeline
     if isinstance(pipeline.tokenizer, Ndt3TokenizerConfig):  # tokens by rule: the vocabulary is the tokenizer
@@ -94,7 +94,7 @@ def _with_tokenizer(workspace: Workspace, chosen: Chosen, context: WorkContext) 
                 "for recordings that are not in training name the tokenizer: --set pretrained.source=FOLDER",
             )
         source, revision = str(folder), ""
-    digest = from_pretrained(source, revision=revision or None).digest
+    digest = open_tokenizer(source, revision=revision or None).digest
     token_identity = tokenize_identity(pipeline, digest)
     return replace(context, tokenizer_source=source, tokenizer_revision=revision, token_identity=token_identity)
 

@@ -9,19 +9,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from neuromill.records import ConfigError, NeuroMillError
+from neuromill.records import ConfigError, NeuroMillError, RecordingError
 from neuromill.stages.channels import channel_table, good_channels
 from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import done_recordings, require_whole, training_recordings
 from neuromill.stages.identities import fit_identity, prepare_identity, vocabulary_identity
 from neuromill.stages.outcomes import Stage, StageResult
 from neuromill.stages.sections import rvq_tokenizer
+from neuromill.tokenizers.fixed_config import MuLawConfig, QuantileConfig
 from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
+from neuromill.tokenizers.tfdual_config import TfDualFitConfig, TfDualTokenizerConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from neuromill.records import Recording
@@ -34,7 +38,9 @@ if TYPE_CHECKING:
     from neuromill.store.reader import StoreReader
     from neuromill.tokenizers.fitting import FitReport
     from neuromill.tokenizers.gate import GateProblem
-    from neuromill.tokenizers.windows import WindowPlan
+    from neuromill.tokenizers.montage import Group
+    from neuromill.tokenizers.tfdual_fitting import TfDualFitReport
+    from neuromill.tokenizers.windows import JointPick, JointPlan, WindowPick, WindowPlan
 
 GATE_ROWS = 32
 GATE_SEED_OFFSET = 1_000_003  # windows of the verdict are drawn apart from those of the fit
@@ -91,10 +97,14 @@ def _fit_and_publish(
 ) -> None:
     from neuromill.sources.locking import exclusive
     from neuromill.tokenizers.files import save_pretrained
+    from neuromill.tokenizers.fixed import FixedTokenizer
 
     waiting = partial(report.say, "another run fits this tokenizer; waiting for it")
     with exclusive(workspace.home / "locks" / f"fit-{folder.name}.lock", waiting):
         if folder.is_dir():
+            return
+        if isinstance(pipeline.tokenizer, MuLawConfig | QuantileConfig):  # a rule: nothing to fit, nothing to judge
+            save_pretrained(FixedTokenizer(pipeline.tokenizer), folder)
             return
         number = workspace.ledger.begin_run(Stage.FIT.value, folder.name)
         fitted, run = _fit(workspace, pipeline, chosen, training, folder, report)
@@ -116,13 +126,11 @@ def _fit(
     training: Sequence[Recording],
     folder: Path,
     report: Report,
-) -> tuple[FitReport, dict[str, Any]]:
+) -> tuple[FitReport | TfDualFitReport, dict[str, Any]]:
     """Fit, and evaluate on recordings that are not in training where there are any; with where and on what."""
     import torch
 
-    from neuromill.tokenizers.fitting import fit
-
-    config = pipeline.fit
+    config, learn = pipeline.fit, _learning(pipeline)
     torch.set_num_threads(config.cpu_threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     windows = Windows.over(workspace, pipeline, training, config.batch_size, config.seed)
@@ -130,18 +138,34 @@ def _fit(
     if not held_out:
         report.say("no window is held out: the tokenizer is judged on recordings it was fitted on")
     report.begin(Stage.FIT.value, config.steps, "steps")
-    fitted = fit(
-        rvq_tokenizer(pipeline),
-        config,
+    fitted = learn(
         windows.batch,
         validation=(gate_windows.batch(step) for step in range(pipeline.gate.n_windows)),
         checkpoint=_checkpoint(folder),
         data_identity=folder.name,
         device=device,
-        progress=lambda losses: report.advance(1, f"loss {losses.total:.3f}"),
+        progress=lambda losses: report.advance(1, str(losses)),
     )
     report.end(f"correlation {fitted.quality.correlation:.3f}" if fitted.quality else "")
     return fitted, {"held_out": held_out, "device": device}
+
+
+def _learning(pipeline: Pipeline) -> Callable[..., FitReport | TfDualFitReport]:
+    """Return the fit of this kind of tokenizer with its settings; ConfigError where the two are of different kinds."""
+    if isinstance(pipeline.tokenizer, TfDualTokenizerConfig):
+        from neuromill.tokenizers.tfdual_fitting import fit_tfdual
+
+        if isinstance(pipeline.fit, TfDualFitConfig):
+            return partial(fit_tfdual, pipeline.tokenizer, pipeline.fit)
+    elif not isinstance(pipeline.fit, TfDualFitConfig):
+        from neuromill.tokenizers.fitting import fit
+
+        return partial(fit, rvq_tokenizer(pipeline), pipeline.fit)
+    raise ConfigError(
+        f"a tokenizer of kind {pipeline.tokenizer.kind} cannot be fitted with these settings",
+        where="fit.kind",
+        next_step=f"set fit.kind: {pipeline.tokenizer.kind}",
+    )
 
 
 def _gate_windows(
@@ -153,11 +177,21 @@ def _gate_windows(
     groups = [opened.recordings[0] for opened in _open(workspace, pipeline, held_out)]
     enough = any(group.n_rows >= _window_samples(pipeline) for group in groups)
     seed = pipeline.fit.seed + GATE_SEED_OFFSET
-    return Windows.over(workspace, pipeline, held_out if enough else training, GATE_ROWS, seed), enough
+    rows = 1 if isinstance(pipeline.tokenizer, TfDualTokenizerConfig) else GATE_ROWS
+    return Windows.over(workspace, pipeline, held_out if enough else training, rows, seed), enough
 
 
 def _window_samples(pipeline: Pipeline) -> int:
-    return round(pipeline.fit.segment_seconds * rvq_tokenizer(pipeline).normalization.sfreq)
+    if isinstance(pipeline.tokenizer, TfDualTokenizerConfig):
+        return pipeline.tokenizer.window_samples
+    seconds: float = getattr(pipeline.fit, "segment_seconds", 0.0)
+    return round(seconds * rvq_tokenizer(pipeline).sfreq)
+
+
+def _sfreq(pipeline: Pipeline) -> float:
+    if isinstance(pipeline.tokenizer, TfDualTokenizerConfig):
+        return pipeline.tokenizer.sfreq
+    return rvq_tokenizer(pipeline).sfreq
 
 
 def _open(workspace: Workspace, pipeline: Pipeline, recordings: Sequence[Recording]) -> tuple[StoreReader, ...]:
@@ -173,22 +207,22 @@ def _open(workspace: Workspace, pipeline: Pipeline, recordings: Sequence[Recordi
 
 def _check_rate(pipeline: Pipeline, groups: Sequence[IndexedRecording]) -> None:
     """Refuse signals at another rate than the tokenizer's: its frames would not be as long as it says."""
-    expected = rvq_tokenizer(pipeline).normalization.sfreq
+    expected = _sfreq(pipeline)
     for group in groups:
         if not math.isclose(group.sfreq, expected, rel_tol=1e-6):
             raise ConfigError(
                 f"signals are prepared at {group.sfreq:g} Hz, the tokenizer is for {expected:g} Hz",
                 where=group.name,
-                next_step="make the resample step of `prepare` and `tokenizer.normalization.sfreq` agree",
+                next_step="make the resample step of `prepare` and the rate of the tokenizer agree",
             )
 
 
-def _judge(pipeline: Pipeline, fitted: FitReport) -> tuple[GateProblem, ...]:
-    from neuromill.tokenizers.gate import check_gate
+def _judge(pipeline: Pipeline, fitted: FitReport | TfDualFitReport) -> tuple[GateProblem, ...]:
+    from neuromill.tokenizers.gate import judge
 
     if fitted.quality is None:
         raise ConfigError("a tokenizer needs windows to be judged on", where="gate.n_windows")
-    return check_gate(fitted.quality.usage, pipeline.gate, correlation=fitted.quality.correlation)
+    return judge(fitted.quality, pipeline.gate)
 
 
 def _refuse(folder: Path, facts: dict[str, Any], problems: Sequence[GateProblem]) -> None:
@@ -208,11 +242,11 @@ def _checkpoint(folder: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Batches of rows, drawn from prepared stores by a plan that is a pure function of seed and step."""
+    """Batches of windows, drawn from prepared stores by a plan that is a pure function of seed and step."""
 
     readers: tuple[StoreReader, ...]
     names: tuple[str, ...]
-    plan: WindowPlan
+    plan: WindowPlan | JointPlan
 
     @classmethod
     def over(
@@ -223,31 +257,77 @@ class Windows:
         rows: int,
         seed: int,
     ) -> Windows:
-        """Open the prepared groups of these recordings; ConfigError where their rate is not the tokenizer's."""
-        from neuromill.tokenizers.windows import WindowPlan
+        """Open the prepared groups of these recordings; ConfigError where their rate is not the tokenizer's.
 
+        ``rows`` per batch are channels, or whole windows where the tokenizer sees the channels of a window jointly.
+        """
         readers = _open(workspace, pipeline, recordings)
         groups = [reader.recordings[0] for reader in readers]
         _check_rate(pipeline, groups)
-        plan = WindowPlan(
-            n_times=tuple(group.n_rows for group in groups),
-            channels=tuple(good_channels(channel_table(r, r.recordings[0].name)) for r in readers),
-            window_samples=_window_samples(pipeline),
-            rows=rows,
-            seed=seed,
-        )
-        return cls(readers, tuple(group.name for group in groups), plan)
+        return cls(readers, tuple(group.name for group in groups), _plan(pipeline, readers, rows, seed))
 
     def batch(self, step: int) -> Tensor:
-        """Rows of one batch: float32 [row, time] in physical units."""
+        """Windows of one batch in physical units: float32 [row, time], or [window, position, time] if seen jointly."""
         import numpy as np
         import torch
 
-        stop = self.plan.window_samples
-        blocks = [
-            self.readers[pick.recording]
-            .read_physical(self.names[pick.recording], pick.start, pick.start + stop)[:, list(pick.channels)]
-            .T
-            for pick in self.plan.batch(step)
-        ]
+        from neuromill.tokenizers.windows import JointPlan
+
+        if isinstance(self.plan, JointPlan):
+            return torch.from_numpy(np.stack([self._joint(pick) for pick in self.plan.batch(step)]))
+        blocks = [self._read(pick)[:, list(pick.channels)].T for pick in self.plan.batch(step)]
         return torch.from_numpy(np.ascontiguousarray(np.concatenate(blocks), dtype=np.float32))
+
+    def _joint(self, pick: JointPick) -> NDArray[np.float32]:
+        """One window, float32 [position, time], NaN where a position has no good channel."""
+        import numpy as np
+
+        signal = self._read(pick)
+        window = np.full((len(pick.group), len(signal)), np.nan, np.float32)
+        at = [position for position, channel in enumerate(pick.group) if channel >= 0]
+        window[at] = signal[:, [pick.group[position] for position in at]].T
+        return window
+
+    def _read(self, pick: WindowPick | JointPick) -> NDArray[np.float32]:
+        stop = pick.start + self.plan.window_samples
+        return self.readers[pick.recording].read_physical(self.names[pick.recording], pick.start, stop)
+
+
+def _plan(pipeline: Pipeline, readers: Sequence[StoreReader], rows: int, seed: int) -> WindowPlan | JointPlan:
+    from neuromill.tokenizers.windows import JointPlan, WindowPlan
+
+    n_times = tuple(reader.recordings[0].n_rows for reader in readers)
+    length = _window_samples(pipeline)
+    if isinstance(pipeline.tokenizer, TfDualTokenizerConfig):
+        groups = _groups(pipeline.tokenizer, readers)
+        return JointPlan(n_times=n_times, groups=groups, window_samples=length, windows=rows, seed=seed)
+    good = tuple(good_channels(channel_table(reader, reader.recordings[0].name)) for reader in readers)
+    return WindowPlan(n_times=n_times, channels=good, window_samples=length, rows=rows, seed=seed)
+
+
+def _groups(config: TfDualTokenizerConfig, readers: Sequence[StoreReader]) -> tuple[tuple[Group, ...], ...]:
+    """Groups of good channels per recording; none for one that ``tokenize`` will refuse, with a code, all the same.
+
+    Raises
+    ------
+    ConfigError
+        The tokenizer refuses every recording; says why for the first one.
+    """
+    from neuromill.tokenizers.montage import channel_groups, good_members
+    from neuromill.tokenizers.tfdual_checks import require_windows
+
+    groups: list[tuple[Group, ...]] = []
+    refusals = []
+    for reader in readers:
+        signal = reader.recordings[0]
+        table = channel_table(reader, signal.name)
+        try:
+            require_windows(config, table, signal.n_rows, partial(reader.read_physical, signal.name))
+        except RecordingError as error:
+            refusals.append(f"{signal.name}: {error}")
+            groups.append(())
+        else:
+            groups.append(tuple(good_members(group, table.bads) for group in channel_groups(config, table)))
+    if readers and len(refusals) == len(readers):
+        raise ConfigError(f"the tokenizer takes none of {len(readers)} recordings; {refusals[0]}", where="tokenizer")
+    return tuple(groups)

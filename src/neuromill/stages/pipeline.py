@@ -11,7 +11,9 @@ from neuromill.catalog.strict_yaml import parse_yaml
 from neuromill.records import Config, ConfigError
 from neuromill.stages.prepare_config import PrepareConfig, SpikePrepareConfig
 from neuromill.tokenizers.config import FitConfig, GateConfig, TokenizeConfig, TokenizerConfig
+from neuromill.tokenizers.fixed_config import MuLawConfig, QuantileConfig
 from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
+from neuromill.tokenizers.tfdual_config import TfDualFitConfig, TfDualTokenizerConfig
 from neuromill.training.config import TrainConfig
 from neuromill.training.ndt3_config import Ndt3TrainConfig
 
@@ -40,12 +42,18 @@ Prepare = Annotated[
     Annotated[PrepareConfig, Tag("signal")] | Annotated[SpikePrepareConfig, Tag("spikes")], _kind("signal")
 ]
 AnyTokenizer = Annotated[
-    Annotated[TokenizerConfig, Tag("biocodec")] | Annotated[Ndt3TokenizerConfig, Tag("ndt3")], _kind("biocodec")
+    Annotated[TokenizerConfig, Tag("biocodec")]
+    | Annotated[TfDualTokenizerConfig, Tag("tfdual")]
+    | Annotated[MuLawConfig, Tag("mu_law")]
+    | Annotated[QuantileConfig, Tag("quantile")]
+    | Annotated[Ndt3TokenizerConfig, Tag("ndt3")],
+    _kind("biocodec"),
 ]
+Fit = Annotated[Annotated[FitConfig, Tag("biocodec")] | Annotated[TfDualFitConfig, Tag("tfdual")], _kind("biocodec")]
 Train = Annotated[
     Annotated[TrainConfig, Tag("criss_cross")] | Annotated[Ndt3TrainConfig, Tag("ndt3")], _kind("criss_cross")
 ]
-KINDED = ("prepare", "tokenizer", "train")
+KINDED = ("prepare", "tokenizer", "fit", "train")
 FIRST_KINDS = ("signal", "biocodec", "criss_cross")  # kinds that a section had before it had several
 
 
@@ -71,7 +79,7 @@ class Pipeline(Config):
     prepare: Prepare
     tokenizer: AnyTokenizer = TokenizerConfig()
     pretrained: PretrainedConfig | None = None
-    fit: FitConfig = FitConfig()
+    fit: Fit = FitConfig()
     gate: GateConfig = GateConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
     train: Train = TrainConfig()

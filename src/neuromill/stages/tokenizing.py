@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from neuromill.store.attributes import TokenAttributes
     from neuromill.store.contents import IndexedRecording
     from neuromill.tokenizers.protocol import Tokenizer
+    from neuromill.tokenizers.segments import SegmentGrid
 
 
 def tokenize_recording(context: WorkContext, item: WorkItem) -> Made:
@@ -25,7 +27,8 @@ def tokenize_recording(context: WorkContext, item: WorkItem) -> Made:
     Raises
     ------
     RecordingError
-        ``unit_conflict`` where the recording was prepared at another rate than the tokenizer works at.
+        ``unit_conflict`` where the recording was prepared at another rate than the tokenizer works at, and whatever
+        the tokenizer refuses: channels, length, unit.
     """
     import torch
 
@@ -35,7 +38,8 @@ def tokenize_recording(context: WorkContext, item: WorkItem) -> Made:
     from neuromill.tokenizers.encoding import encode_segments, grid_for, usage_of
 
     torch.set_num_threads(1)  # workers share the cores; and codes must not depend on how many there are
-    tokenizer, name = context.tokenizer(), item.recording.id.name
+    tokenizer = _open_tokenizer(context.tokenizer_source, context.tokenizer_revision)
+    name = item.recording.id.name
     with StoreReader.of_groups(context.prepared_store(item), (name,)) as reader:
         signal = reader.recording(name)
         _require_rate(signal, tokenizer)
@@ -47,6 +51,7 @@ def tokenize_recording(context: WorkContext, item: WorkItem) -> Made:
         def read(start: int, stop: int) -> NDArray[np.float32]:
             return reader.read_physical(name, start, stop)
 
+        tokenizer.require(channels, signal.n_rows, read)
         with TokenWriter(
             context.store(item),
             name,
@@ -54,13 +59,21 @@ def tokenize_recording(context: WorkContext, item: WorkItem) -> Made:
             n_quantizers=tokenizer.n_quantizers,
             codebook_size=tokenizer.codebook_size,
         ) as writer:
-            for part in encode_segments(tokenizer, read, grid.segments, context.pipeline.tokenize):
+            for part in encode_segments(tokenizer, read, grid.segments, context.pipeline.tokenize, channels):
                 writer.write_segment(part.codes, part.scale, part.segment.n_valid_samples)
-                usage += usage_of(tokenizer, part.codes, good).counts
-            attributes = _attributes(context, item, signal, tokenizer)
+                counted = [channel for channel in good if not np.isnan(part.scale[channel])]
+                usage += usage_of(tokenizer, part.codes, counted).counts
+            attributes = _attributes(context, item, signal, tokenizer, grid)
             published = writer.publish(attributes, channels, usage=usage, replace=True)
     facts = {"n_frames": grid.n_frames, "n_channels": signal.n_channels, "n_segments": len(grid.segments)}
     return Made(bytes_out=published.n_bytes, adopted=not published.created, facts=facts)
+
+
+@lru_cache(maxsize=2)
+def _open_tokenizer(source: str, revision: str) -> Tokenizer:
+    from neuromill.tokenizers.files import open_tokenizer
+
+    return open_tokenizer(source, revision=revision or None)
 
 
 def _require_rate(signal: IndexedRecording, tokenizer: Tokenizer) -> None:
@@ -75,12 +88,10 @@ def _require_rate(signal: IndexedRecording, tokenizer: Tokenizer) -> None:
 
 
 def _attributes(
-    context: WorkContext, item: WorkItem, signal: IndexedRecording, tokenizer: Tokenizer
+    context: WorkContext, item: WorkItem, signal: IndexedRecording, tokenizer: Tokenizer, grid: SegmentGrid
 ) -> TokenAttributes:
     from neuromill.store.attributes import TokenAttributes, recording_facts
 
-    grid = context.pipeline.tokenize
-    segment_samples = max(1, int(round(grid.segment_seconds * tokenizer.sfreq, 6)) // tokenizer.hop_samples)
     kept = {name: signal.attributes[name] for name in ("line_freq", "highpass", "lowpass")}
     return TokenAttributes.model_validate(
         recording_facts(item.recording)
@@ -89,8 +100,8 @@ def _attributes(
             "sfreq": tokenizer.sfreq,
             "frame_rate": tokenizer.sfreq / tokenizer.hop_samples,
             "hop_samples": tokenizer.hop_samples,
-            "segment_samples": segment_samples * tokenizer.hop_samples,
-            "precision": grid.precision,
+            "segment_samples": grid.segment_samples,
+            "precision": context.pipeline.tokenize.precision,
             "tokenizer": tokenizer.digest,
             "pipeline": context.pipeline_attributes(item),
         }

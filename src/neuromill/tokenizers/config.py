@@ -94,6 +94,26 @@ class TokenizerConfig(Config):
     network: BioCodecConfig = BioCodecConfig()
     normalization: NormalizationConfig = NormalizationConfig()
 
+    @property
+    def sfreq(self) -> float:
+        """Rate in Hz of the signals it takes."""
+        return self.normalization.sfreq
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples per frame."""
+        return self.network.hop_samples
+
+    @property
+    def n_quantizers(self) -> int:
+        """Codes per frame and channel."""
+        return self.network.n_quantizers
+
+    @property
+    def codebook_size(self) -> int:
+        """Codes are below this."""
+        return self.network.codebook_size
+
 
 class RevivalConfig(Config):
     """When a codebook row counts as dead, and what it becomes.

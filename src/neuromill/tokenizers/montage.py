@@ -68,3 +68,8 @@ def _ranked(config: TfDualTokenizerConfig, channels: ChannelTable, kind: str) ->
 def present(group: Group, bads: Sequence[str]) -> tuple[bool, ...]:
     """Whether each position of a group has a channel that is not bad."""
     return tuple(i != MISSING and not bads[i] for i in group)
+
+
+def good_members(group: Group, bads: Sequence[str]) -> Group:
+    """Return the group with ``MISSING`` in place of bad channels."""
+    return tuple(i if there else MISSING for i, there in zip(group, present(group, bads), strict=True))

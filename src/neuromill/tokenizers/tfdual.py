@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuromill.records import ConfigError, FailureCode, RecordingError
+from neuromill.records import ConfigError
 from neuromill.tokenizers.fixed import robust_deviation
 from neuromill.tokenizers.montage import MISSING, channel_groups, present
 from neuromill.tokenizers.protocol import CodeBlock, RoundTrip, as_codes
+from neuromill.tokenizers.tfdual_checks import require_windows
 from neuromill.tokenizers.tfdual_network import TEMPORAL
 from neuromill.tokenizers.tokenizer import tokenizer_digest
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 TFDUAL_CODE_VERSION = "1"
 """Raised whenever the same weights and signal would give other codes."""
-VOLTS = "V"
-SAMPLED_WINDOWS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,19 +140,7 @@ class TfDualTokenizer:
             ``no_usable_channels``, ``duplicate_channels``, ``too_short``; with ``fixed`` scaling ``unit_conflict`` for
             channels that are not in volts, and for amplitudes that only a wrong unit explains.
         """
-        groups = channel_groups(self.config, channels)
-        if n_times < self.config.window_samples:
-            raise RecordingError(
-                FailureCode.TOO_SHORT,
-                f"{n_times / self.sfreq:g} s is shorter than a window of {self.config.window_samples / self.sfreq:g} s",
-                next_step="choose a tokenizer with shorter windows",
-            )
-        if self.config.input.scaling == "fixed":
-            used = [
-                i for group in groups for i, there in zip(group, present(group, channels.bads), strict=True) if there
-            ]
-            _require_volts(channels, used)
-            self._require_plausible(used, n_times, read)
+        require_windows(self.config, channels, n_times, read)
 
     def encode_segments(
         self, signal: NDArray[np.float32], channels: ChannelTable | None, rows_per_forward: int
@@ -222,34 +209,6 @@ class TfDualTokenizer:
             filled[: len(batch)] = batch
             parts.append(self.network.encode(filled)[: len(batch)])
         return torch.cat(parts)
-
-    def _require_plausible(self, used: list[int], n_times: int, read: Read) -> None:
-        window = self.config.window_samples
-        starts = np.unique(np.linspace(0, n_times - window, SAMPLED_WINDOWS).astype(int))
-        deviations = [
-            np.std(read(int(start), int(start) + window)[:, used], axis=0, dtype=np.float64) for start in starts
-        ]
-        found = np.concatenate(deviations) / self.config.input.unit_volts
-        found = found[np.isfinite(found) & (found > 0)]
-        low, high = self.config.input.plausible_units
-        if len(found) and not low <= np.median(found) <= high:
-            microvolts = 1e6 * self.config.input.unit_volts
-            raise RecordingError(
-                FailureCode.UNIT_CONFLICT,
-                f"channels deviate by {np.median(found) * microvolts:.3g} uV, "
-                f"plausible are {low * microvolts:g} to {high * microvolts:g} uV",
-                next_step="check the units in the file and in channels.tsv; bounds: tokenizer.input.plausible_units",
-            )
-
-
-def _require_volts(channels: ChannelTable, used: list[int]) -> None:
-    others = sorted({channels.units[i] or "none" for i in used} - {VOLTS})
-    if others:
-        raise RecordingError(
-            FailureCode.UNIT_CONFLICT,
-            f"channels are in {', '.join(others)}, the tokenizer takes volts",
-            next_step="set tokenizer.input.scaling: robust",
-        )
 
 
 def _known(channels: ChannelTable | None) -> ChannelTable:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuromill.records import ConfigError
+from neuromill.tokenizers.montage import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from neuromill.tokenizers.config import FitConfig
+    from neuromill.tokenizers.montage import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +96,72 @@ def plan_windows(
         rows=config.batch_size,
         seed=config.seed,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class JointPick:
+    """Samples ``start`` to ``start + window`` of one group of channels of recording number ``recording``."""
+
+    recording: int
+    start: int
+    group: Group
+
+
+@dataclass(frozen=True, slots=True)
+class JointPlan:
+    """Random windows whose channels are seen jointly, long recordings more often.
+
+    All windows of a batch have the same number of positions, so that nothing is filled up: a batch is drawn from the
+    groups of one size, sizes in proportion to their seconds.
+
+    Attributes
+    ----------
+    n_times
+        Samples per recording. Recordings shorter than a window are left out.
+    groups
+        Groups of channels per recording; bad channels stand as ``MISSING``. Groups without a channel are left out.
+    window_samples
+        Length of a window.
+    windows
+        Windows per batch.
+    seed
+        One seed in, same picks out.
+    """
+
+    n_times: tuple[int, ...]
+    groups: tuple[tuple[Group, ...], ...]
+    window_samples: int
+    windows: int
+    seed: int = 0
+
+    def batch(self, step: int) -> tuple[JointPick, ...]:
+        """Pick the windows of one batch.
+
+        Raises
+        ------
+        ConfigError
+            If no recording with a good channel is as long as a window.
+        """
+        choices = [
+            (recording, group, n_times - self.window_samples + 1)
+            for recording, n_times in enumerate(self.n_times)
+            for group in self.groups[recording]
+            if n_times >= self.window_samples and any(i != MISSING for i in group)
+        ]
+        if not choices:
+            raise ConfigError(
+                f"no recording is as long as a window of {self.window_samples} samples",
+                where="tokenizer.network.window_patches",
+                next_step="use shorter windows",
+            )
+        rng = np.random.default_rng([self.seed, step])
+        size = len(choices[_weighted(rng, [n for _, _, n in choices])][1])
+        same = [choice for choice in choices if len(choice[1]) == size]
+        weights = [n for _, _, n in same]
+        chosen = [same[_weighted(rng, weights)] for _ in range(self.windows)]
+        return tuple(JointPick(recording, int(rng.integers(n)), group) for recording, group, n in chosen)
+
+
+def _weighted(rng: np.random.Generator, weights: Sequence[int]) -> int:
+    shares = np.asarray(weights, np.float64)
+    return int(rng.choice(len(shares), p=shares / shares.sum()))
