@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 ALGORITHMS = ("md5", "sha1", "sha256", "git-sha1", "dandi-etag")
 IDENTITY_HEX_DIGITS = 16
+DANDI_PART_BYTES = 64 << 20
+DANDI_MAX_PARTS = 10_000
 
 
 class Hasher(Protocol):
@@ -23,7 +25,10 @@ class Hasher(Protocol):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
-    """A content digest that says its algorithm. ``git-sha1`` is git's blob id, which also covers the size."""
+    """A content digest that says its algorithm.
+
+    ``git-sha1`` is git's blob id, which also covers the size; ``dandi-etag`` is the ETag of DANDI's multipart uploads.
+    """
 
     algorithm: str
     hex: str
@@ -50,12 +55,41 @@ class Digest:
 
 
 def new_hasher(algorithm: str, size: int) -> Hasher:
-    """Return a fresh hasher for content of ``size`` bytes (git's blob id needs the size first)."""
+    """Return a fresh hasher for content of ``size`` bytes (git's blob id and DANDI's ETag need the size first)."""
     if algorithm == "git-sha1":
         hasher = hashlib.sha1(usedforsecurity=False)
         hasher.update(b"blob %d\0" % size)
         return hasher
+    if algorithm == "dandi-etag":
+        return _DandiEtagHasher(size)
     return hashlib.new(algorithm, usedforsecurity=False)
+
+
+class _DandiEtagHasher:
+    """MD5 over the MD5s of parts of equal size, and the number of parts.
+
+    A part has 64 MiB, or a 10 000th of the size where that would make 10 000 parts or more (the limit of S3).
+    """
+
+    def __init__(self, size: int) -> None:
+        parts = -(-size // DANDI_PART_BYTES)
+        self._part_size = DANDI_PART_BYTES if parts < DANDI_MAX_PARTS else -(-size // DANDI_MAX_PARTS)
+        self._digests: list[bytes] = []
+        self._part, self._room = hashlib.md5(usedforsecurity=False), self._part_size
+
+    def update(self, data: bytes, /) -> None:
+        rest = memoryview(data)
+        while rest:
+            piece, rest = rest[: self._room], rest[self._room :]
+            self._part.update(piece)
+            self._room -= len(piece)
+            if not self._room:
+                self._digests.append(self._part.digest())
+                self._part, self._room = hashlib.md5(usedforsecurity=False), self._part_size
+
+    def hexdigest(self) -> str:
+        digests = self._digests + ([self._part.digest()] if self._room < self._part_size else [])
+        return f"{hashlib.md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}"
 
 
 def canonical_json(value: Any) -> bytes:
