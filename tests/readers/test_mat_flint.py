@@ -7,7 +7,7 @@ import pytest
 
 from neuromill.readers.flint_mat import open_flint
 from neuromill.readers.mat_trees import MatRecording
-from neuromill.records import ConfigError, CovariateLayout, FailureCode, RecordingError, SpikeLayout, UnitsLayout
+from neuromill.records import CovariateLayout, FailureCode, RecordingError, SpikeLayout, UnitsLayout
 from support.mat import FlintTrial, write_flint, write_odoherty
 
 CARD = SpikeLayout(
@@ -80,9 +80,9 @@ def test_several_recordings_are_refused_unless_the_card_says_what_to_do(tmp_path
 
 
 @pytest.mark.parametrize("place", ["Subject(3)", "Subject(0)", "Neuron"])
-def test_a_recording_that_is_not_there_is_an_error_of_the_card(tmp_path: Path, place: str) -> None:
-    with pytest.raises(ConfigError):
-        opened(write_flint(tmp_path / "a.mat", FIRST, SECOND), with_(units=UnitsLayout(path=place)))
+def test_a_recording_that_is_not_there_is_missing(tmp_path: Path, place: str) -> None:
+    path = write_flint(tmp_path / "a.mat", FIRST, SECOND)
+    assert code_of(path, with_(units=UnitsLayout(path=place))) is FailureCode.MISSING_FACT
 
 
 def test_a_spike_on_the_border_of_two_trials_counts_once(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuromill.readers.clocks import BlockClock, lay_out
-from neuromill.readers.complaints import bad_timestamps, no_spikes, no_usable_units, unreadable
+from neuromill.readers.complaints import bad_timestamps, missing_fact, no_spikes, no_usable_units, unreadable
 from neuromill.readers.mat_trees import (
     MatRecording,
     RawSeries,
@@ -32,7 +32,7 @@ from neuromill.readers.mat_trees import (
     struct_field,
 )
 from neuromill.readers.spike_protocol import CovariateSeries, Observation, SpikeFacts
-from neuromill.records import ConfigError, CovariateLayout, TrialTable, UnitTable
+from neuromill.records import CovariateLayout, TrialTable, UnitTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,9 +63,8 @@ def open_flint(path: Path, where: str, layout: SpikeLayout) -> MatRecording:
     ------
     RecordingError
         ``unreadable``, ``unsupported_format`` (MATLAB 7.3), ``no_spikes``, ``bad_timestamps`` (a clock that goes back;
-        several recordings and ``restarts: refuse``), ``no_covariates``.
-    ConfigError
-        The layout names a recording, columns or conditions that the file does not have.
+        several recordings and ``restarts: refuse``), ``no_covariates``, ``missing_fact`` (the layout names a recording,
+        columns or conditions that the file does not have).
     """
     notes: list[str] = []
     blocks = [_trials(record, where, notes) for record in _chosen(load_structs(path, VARIABLE, where), layout, where)]
@@ -93,13 +92,11 @@ def _chosen(records: NDArray[Any], layout: SpikeLayout, where: str) -> NDArray[A
     """Recordings that the layout takes: all, or the one it names (from 1, as MATLAB counts)."""
     one = _ONE.fullmatch(layout.units.path)
     if one is None and layout.units.path not in (VARIABLE, "units"):
-        raise ConfigError(
-            f"no units at {layout.units.path!r}", where=where, next_step="use `path: Subject`, or `path: Subject(1)`"
-        )
+        raise missing_fact(f"no units at {layout.units.path!r}; they are at Subject, or Subject(1)", where)
     if one is None:
         return records
     if not 1 <= int(one[1]) <= len(records):
-        raise ConfigError(f"the file has {len(records)} recordings", where=where, next_step="correct `units.path`")
+        raise missing_fact(f"no {layout.units.path}: the file has {len(records)} recordings", where)
     return records[int(one[1]) - 1 : int(one[1])]
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from neuromill.readers.clocks import GAP_STEPS, change_points, merge_repeats, union
-from neuromill.readers.complaints import bad_timestamps, no_covariates, unreadable, unsupported
+from neuromill.readers.complaints import bad_timestamps, missing_fact, no_covariates, unreadable, unsupported
 from neuromill.readers.spike_protocol import CovariateSeries
-from neuromill.records import ConfigError, TrialTable
+from neuromill.records import TrialTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,18 +83,15 @@ def covariate_series(raw: RawSeries, layout: CovariateLayout, where: str, notes:
     Raises
     ------
     RecordingError
-        ``bad_timestamps``: stamps occur twice and the layout refuses that.
-    ConfigError
-        The layout names a column that the series does not have.
+        ``bad_timestamps``: stamps occur twice and the layout refuses that. ``missing_fact``: the layout names a
+        column or a clock that the series does not have.
     """
-    if layout.clock in ("rate", "period"):
-        raise ConfigError(f"`clock: {layout.clock}` is for NWB files", where=layout.path, next_step="use `timestamps`")
     columns = list(layout.columns) or list(range(raw.values.shape[1]))
     if (layout.axes and len(layout.axes) != len(columns)) or max(columns, default=0) >= raw.values.shape[1]:
-        raise ConfigError(
-            f"{layout.path} has {raw.values.shape[1]} columns, the card names columns {columns} and axes {layout.axes}",
-            where=where, next_step="correct `columns` and `axes` in the card",
-        )  # fmt: skip
+        dimensions = f"{layout.path} has {raw.values.shape[1]} dimensions"
+        raise missing_fact(f"{dimensions}, the card takes {columns} as {layout.axes}", where)
+    if layout.clock in ("rate", "period"):
+        raise missing_fact(f"{layout.path} has time stamps and no {layout.clock}", where)
     merged = merge_repeats(raw.stamps, raw.values[:, columns] * layout.factor)
     if merged.n_merged and layout.repeats == "refuse":
         raise bad_timestamps(f"{merged.n_merged} time stamps of {layout.path} occur twice", where)
@@ -143,13 +140,11 @@ def ascending(times: NDArray[np.float64]) -> tuple[NDArray[np.float64], bool]:
 
 
 def kept_rows(layout: UnitsLayout, columns: Mapping[str, Sequence[str | bool | float]], where: str) -> list[int]:
-    """Rows of the units that the layout keeps; ``columns`` are what its conditions may name."""
+    """Rows of the units that the layout keeps; ``missing_fact`` where a condition names none of the ``columns``."""
     n_rows = len(next(iter(columns.values())))
     for condition in layout.keep:
         if condition.column not in columns:
-            raise ConfigError(
-                f"no column {condition.column!r} of units", where=where, next_step=f"use one of {', '.join(columns)}"
-            )
+            raise missing_fact(f"units have no column {condition.column!r}, but {', '.join(columns)}", where)
     return [
         row for row in range(n_rows)
         if row not in layout.drop_rows and all(columns[c.column][row] in c.values for c in layout.keep)

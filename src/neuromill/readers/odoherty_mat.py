@@ -78,9 +78,8 @@ def open_odoherty(path: Path, where: str, layout: SpikeLayout) -> MatRecording:
     ------
     RecordingError
         ``unreadable``, ``truncated`` (damaged, or not of this layout), ``no_spikes``, ``bad_timestamps`` (no clock, one
-        that goes back, behaviour of another length), ``no_covariates``.
-    ConfigError
-        The layout names columns or conditions that such a file does not have.
+        that goes back), ``no_covariates``, ``no_usable_channels`` (every unit is masked), ``missing_fact`` (the layout
+        names columns or conditions that such a file does not have).
     """
     notes: list[str] = []
     with ExitStack() as stack:
