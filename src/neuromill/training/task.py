@@ -91,7 +91,7 @@ class Place:
 
 
 class Task(Protocol[B, O, S_co]):
-    """A model, its data and its scores. Constructing one reads no data and starts no process.
+    """A model, its data and its scores. Constructing one starts no process.
 
     The order of calls: ``train_loader``, ``validation_loader``, ``settings``, ``build_model`` (right after the global
     random state was seeded with ``config.seed``), ``baselines`` (on a fresh run), then ``outcome`` per batch.
