@@ -115,8 +115,8 @@ def stretches(recording: SpikeTokenRecording, segments: NDArray[np.int32] | None
         chunk[start : start + length] = number
     part = np.cumsum(np.append(0, lengths[:-1] < lengths.max(initial=0)))[chunk] if segments is None else segments
     part = np.where(chunk < 0, -1, part[: recording.n_bins])
-    new = np.diff(part, prepend=-1) != 0
-    return np.where(part < 0, -1, np.cumsum(new)).astype(np.int32)
+    new = (np.diff(part, prepend=-1) != 0) & (part >= 0)
+    return np.where(part < 0, -1, np.cumsum(new) - 1).astype(np.int32)
 
 
 def chunks_in(chunks: NDArray[np.int64], recording: int) -> NDArray[np.int64]:
