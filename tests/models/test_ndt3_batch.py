@@ -152,6 +152,7 @@ def test_saved_model_comes_back(tmp_path: Path) -> None:
     chunks: list[Chunk] = chunks_of(make_session(12))
     assert np.array_equal(decode(back, chunks)[0], decode(model, chunks)[0])
     assert isinstance(from_pretrained(tmp_path / "model", torch.nn.Module), Ndt3)
+    assert Ndt3.from_pretrained(tmp_path / "model").config == model.config
     for kind in ((), (CrissCross,)):
         with pytest.raises(ConfigError, match="architecture 'ndt3', CrissCross was expected"):
             from_pretrained(tmp_path / "model", *kind)

@@ -157,6 +157,8 @@ def test_covariates_outside_successful_trials_count_unless_asked() -> None:
     inside, _ = session.tokens(Ndt3TokenizerConfig(covariates_in="trials"), trials=trials)
     assert everywhere.covariate_valid.all()
     assert inside.covariate_valid.reshape(10, 2).all(axis=1).tolist() == trials.tolist()
+    with pytest.raises(RecordingError, match="has no trials"):
+        session.tokens(Ndt3TokenizerConfig(covariates_in="trials"))
 
 
 @pytest.mark.parametrize("chunk_bins", [50, 100])

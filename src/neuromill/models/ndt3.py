@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
+from neuromill.models.hub import HubMixin
 from neuromill.models.ndt3_attention import Trunk
 from neuromill.models.ndt3_batch import CHANNELS_PER_PATCH, N_SLOTS
 
@@ -39,7 +40,7 @@ class Ndt3Predictions(NamedTuple):
     covariates: Tensor
 
 
-class Ndt3(nn.Module):
+class Ndt3(HubMixin, nn.Module, files="neuromill.models.files"):
     """Predicts each spike patch and each covariate from the spikes before it.
 
     The input at a token is the content of the token before and the address (slot and bin) of the token itself.

@@ -120,7 +120,7 @@ def tokenize_spikes(
     rewards: NDArray[np.integer] | None = None,
     chunks: ChunkPlan | None = None,
 ) -> tuple[SpikeTokens, NDArray[np.uint8]]:
-    """Make tokens of a recording (NDT3 paper's code).
+    """Tokens of all chunks that are kept, and the real channels of each patch, uint8 [patch] (NDT3 paper's code).
 
     Parameters
     ----------
@@ -143,32 +143,22 @@ def tokenize_spikes(
     chunks
         Of :func:`chunks_of` with the same arguments, where the caller wants to know what was left out; None plans.
 
-    Returns
-    -------
-    tokens
-        Of all chunks that were kept.
-    patch_channels
-        uint8 [patch]: real channels of each patch.
-
     Raises
     ------
     RecordingError
-        No units, too many units or covariates for the vocabulary, or no chunk is left.
+        No units, too many units or covariates for the vocabulary, no trials to go by, or no chunk is left.
     """
     patches = Patches.of(arrays)
     normalised = _normalised(values, scale)
     plan = plan_chunks(config, counts, normalised, segment) if chunks is None else chunks
     _check_not_empty(plan)
-    rows = plan.rows()
-    places = _Places(np.repeat(np.arange(len(plan)), plan.n_bins), rows - np.repeat(plan.starts, plan.n_bins))
-    observed = valid & np.isfinite(normalised)
-    if config.covariates_in == "trials" and trials is not None:
-        observed &= trials[:, None]
+    rows, places = plan.rows(), _Places.of(plan)
+    counting = _counting(config, valid & np.isfinite(normalised), trials)
     tokens = _assembled(
         plan,
         (
             _spike_part(patches.fill(counts[rows]), places),
-            _covariate_part(config, normalised[rows], observed[rows], places, len(plan)),
+            _covariate_part(config, normalised[rows], counting[rows], places, len(plan)),
             _constraint_part(None if constraints is None else constraints[rows], values.shape[1], places),
             _return_part(None if rewards is None else _returns(rewards)[rows], places),
         ),
@@ -227,6 +217,11 @@ class _Places(NamedTuple):
 
     chunk: NDArray[np.int64]
     bin: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, plan: ChunkPlan) -> Self:
+        chunk = np.repeat(np.arange(len(plan)), plan.n_bins)
+        return cls(chunk, plan.rows() - plan.starts[chunk])
 
     def at(self, rows: NDArray[np.bool_]) -> _Places:
         return _Places(self.chunk[rows], self.bin[rows])
@@ -334,6 +329,20 @@ def _normalised(values: NDArray[np.float32], scale: NDArray[np.float32]) -> NDAr
         )
     finite = np.where(np.isfinite(values), values, np.float32(np.nan))
     return np.clip(finite / scale, -1, 1).astype(np.float32)
+
+
+def _counting(
+    config: Ndt3TokenizerConfig, valid: NDArray[np.bool_], trials: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    if config.covariates_in == "observed":
+        return valid
+    if trials is None:
+        raise RecordingError(
+            FailureCode.MISSING_FACT,
+            "`covariates_in: trials`, and the recording has no trials",
+            next_step="set `covariates_in: observed`, or name the trials in the card's `spikes` section",
+        )
+    return valid & trials[:, None]
 
 
 def _check_constraints(constraints: NDArray[np.floating]) -> None:
