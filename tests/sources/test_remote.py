@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from neuromill.records import FailureCode, RecordingError
 from neuromill.sources.download import Patience
 from neuromill.sources.remote import RangeReader, RemoteFile, runs
-from neuromill.synthetic.dandi_archive import ServedAsset
+from neuromill.synthetic.dandi_archive import Response, ServedAsset
 from support.dandi import FaultyArchive, cut_body, header, short_body, status, wrong_bytes
 from support.faults import Answer, Cut, Refuse, Stall, fault_proxy
 
@@ -33,6 +33,13 @@ class Place:
         url = f"http://127.0.0.1:{port or self.archive.port}/api/assets/{self.asset.asset_id}/download/"
         reader = RangeReader(url, self.asset.size, etag=etag, patience=FAST, sleep=self.waits.append)
         return RemoteFile(reader, **{"block_bytes": 64 * KIB} | settings)
+
+
+def another_range(response: Response) -> Response:
+    """As many bytes as were asked for, rightly labelled, from one byte further on."""
+    length = len(response.body) - 1
+    label = {"Content-Range": f"bytes 1-{length}/{len(CONTENT)}"}
+    return replace(response, headers={**response.headers, **label}, body=CONTENT[1 : length + 1])
 
 
 @pytest.fixture
@@ -152,6 +159,7 @@ def test_passing_faults_of_the_line_cost_time_only(place: Place, plan: list) -> 
         [cut_body, short_body, cut_body, short_body],
         [header("Content-Range", "bytes 5-9/1060921")],
         [header("Content-Range", "nonsense")],
+        [another_range],
     ],
 )
 def test_passing_faults_of_the_server_cost_time_only(place: Place, plan: list) -> None:

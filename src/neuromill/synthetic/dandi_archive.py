@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from uuid import NAMESPACE_URL, uuid5
 
-from neuromill.records import Digest
+from neuromill.records import Digest, new_hasher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
+_PIECE_BYTES = 16 << 20
 _MOMENT = "2026-01-01T00:00:00Z"
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _T = TypeVar("_T")
@@ -55,9 +56,8 @@ class ServedAsset:
         if isinstance(body, Mapping):
             size, digest = sum(map(len, body.values())), {"dandi:dandi-zarr-checksum": _zarr_checksum(body)}
         else:
-            content = _bytes(body)
-            etag, sha256 = Digest.of(content, "dandi-etag").hex, Digest.of(content).hex
-            size, digest = len(content), {"dandi:dandi-etag": etag, "dandi:sha2-256": sha256}
+            size = body.stat().st_size if isinstance(body, Path) else len(body)
+            digest = {"dandi:dandi-etag": _hex(body, size, "dandi-etag"), "dandi:sha2-256": _hex(body, size, "sha256")}
         mark = "|".join(digest.values())
         asset = str(uuid5(NAMESPACE_URL, f"{place}|{path}|{mark}"))
         return cls(asset, path, size, str(uuid5(NAMESPACE_URL, mark)), digest, body)
@@ -314,14 +314,14 @@ class DandiArchive:
     def get_zarr_object(self, request: Request, zarr: str, key: str) -> Response:
         """Answer one object of a Zarr asset."""
         content = self._zarr(zarr)[key]
-        return _object(request, content, Digest.of(content, "md5").hex)
+        return _object(request, content, len(content), Digest.of(content, "md5").hex)
 
     def get_blob(self, request: Request, blob: str) -> Response:
         """Answer a blob, or a range of it."""
         found = _first(a for a in self._all_assets() if a.content_id == blob)
         if found.body is None or isinstance(found.body, Mapping):
             return _NOT_FOUND
-        return _object(request, _bytes(found.body), found.digest.get("dandi:dandi-etag", ""))
+        return _object(request, found.body, found.size, found.digest.get("dandi:dandi-etag", ""))
 
     def _zarr(self, zarr: str) -> Mapping[str, bytes]:
         bodies = (a.body for a in self._all_assets() if a.content_id == zarr)
@@ -386,23 +386,33 @@ def _page(request: Request, rows: Sequence[Mapping[str, Any]]) -> Response:
     )
 
 
-def _object(request: Request, content: bytes, etag: str) -> Response:
+def _object(request: Request, body: bytes | Path, size: int, etag: str) -> Response:
     """Answer as a bucket does."""
     headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", "ETag": f'"{etag}"'}
     if request.headers.get("if-match", headers["ETag"]) != headers["ETag"]:
         return Response(412, {})
     match = _RANGE.fullmatch(request.headers.get("range", ""))
     if match is None:
-        return Response(200, headers, content)
-    start, stop = int(match[1]), min(int(match[2] or len(content)) + 1, len(content))
-    if start >= len(content):
-        return Response(416, {"Content-Range": f"bytes */{len(content)}"})
-    span = {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
-    return Response(206, headers | span, content[start:stop])
+        return Response(200, headers, _part(body, 0, size))
+    start, stop = int(match[1]), min(int(match[2] or size) + 1, size)
+    if start >= size:
+        return Response(416, {"Content-Range": f"bytes */{size}"})
+    return Response(206, headers | {"Content-Range": f"bytes {start}-{stop - 1}/{size}"}, _part(body, start, stop))
 
 
-def _bytes(body: bytes | Path) -> bytes:
-    return body.read_bytes() if isinstance(body, Path) else body
+def _part(body: bytes | Path, start: int, stop: int) -> bytes:
+    if not isinstance(body, Path):
+        return body[start:stop]
+    with body.open("rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
+
+
+def _hex(body: bytes | Path, size: int, algorithm: str) -> str:
+    hasher = new_hasher(algorithm, size)
+    for start in range(0, size, _PIECE_BYTES):
+        hasher.update(_part(body, start, start + _PIECE_BYTES))
+    return hasher.hexdigest()
 
 
 def _first(found: Iterator[_T]) -> _T:
