@@ -20,7 +20,7 @@ def plan(config: Ndt3TokenizerConfig, segment: list[int], counts=None, values=No
 
 
 @pytest.mark.parametrize(
-    ("config", "segment", "chunks", "dropped"),
+    ("config", "segment", "chunks", "left_out"),
     [
         (OURS, [0] * 20, [(0, 10), (10, 10)], {}),
         (OURS, [0] * 25, [(0, 10), (10, 10), (20, 5)], {}),
@@ -37,10 +37,10 @@ def plan(config: Ndt3TokenizerConfig, segment: list[int], counts=None, values=No
         (PUBLISHED, [], [], {}),
     ],
 )
-def test_cuts(config: Ndt3TokenizerConfig, segment: list[int], chunks: list[tuple[int, int]], dropped: dict) -> None:
+def test_cuts(config: Ndt3TokenizerConfig, segment: list[int], chunks: list[tuple[int, int]], left_out: dict) -> None:
     made = plan(config, segment)
     assert list(zip(made.starts.tolist(), made.n_bins.tolist(), strict=True)) == chunks
-    assert made.dropped == dropped
+    assert made.left_out == left_out
 
 
 @given(
@@ -61,7 +61,7 @@ def test_chunks_hold_every_observed_bin_once_but_short_rests(
         assert len(set(segment[start : start + n_bins].tolist())) == 1
     rests = [n % chunk_bins for n, seen in lengths if seen and 0 < n % chunk_bins < min_bins]
     assert (segment >= 0).sum() - len(rows) == sum(rests)
-    assert sum(made.dropped.values()) == len(rests)
+    assert sum(made.left_out.values()) == len(rests)
 
 
 def test_sanity_rule_counts_reasons() -> None:
@@ -74,9 +74,9 @@ def test_sanity_rule_counts_reasons() -> None:
     counts[50:60], values[50:60] = 0, 0  # the first reason counts
     made = plan(OURS, [0] * 60, counts, values)
     assert made.starts.tolist() == [0, 30, 40]
-    assert made.dropped == {"no_spikes": 2, "constant_covariates": 1}
+    assert made.left_out == {"no_spikes": 2, "constant_covariates": 1}
     lenient = plan(OURS.model_copy(update={"sanity_rule": False}), [0] * 60, counts, values)
-    assert (len(lenient), lenient.dropped) == (6, {})
+    assert (len(lenient), lenient.left_out) == (6, {})
 
 
 def test_constant_means_a_std_of_1e_8() -> None:

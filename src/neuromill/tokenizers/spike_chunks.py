@@ -26,14 +26,14 @@ class ChunkPlan:
     ----------
     starts, n_bins
         int64 [chunk]: first bin in the recording, and number of bins.
-    dropped
+    left_out
         Number of chunks that were left out, by reason: ``too_short``, ``no_spikes``, ``constant_covariates``. The
         first reason that holds counts.
     """
 
     starts: NDArray[np.int64]
     n_bins: NDArray[np.int64]
-    dropped: Mapping[str, int]
+    left_out: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -49,10 +49,10 @@ class ChunkPlan:
 
     def without(self, reason: str, drop: NDArray[np.bool_]) -> Self:
         """Leave out the chunks marked in bool [chunk]."""
-        dropped = dict(self.dropped)
+        left_out = dict(self.left_out)
         if drop.any():
-            dropped[reason] = dropped.get(reason, 0) + int(drop.sum())
-        return type(self)(self.starts[~drop], self.n_bins[~drop], dropped)
+            left_out[reason] = left_out.get(reason, 0) + int(drop.sum())
+        return type(self)(self.starts[~drop], self.n_bins[~drop], left_out)
 
 
 def plan_chunks(

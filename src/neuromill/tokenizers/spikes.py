@@ -354,9 +354,9 @@ def _check_not_empty(plan: ChunkPlan) -> None:
     if len(plan):
         return
     codes = {TOO_SHORT: FailureCode.TOO_SHORT, SILENT: FailureCode.NO_SPIKES}
-    reason = max(plan.dropped, key=lambda name: plan.dropped[name]) if plan.dropped else TOO_SHORT
+    reason = max(plan.left_out, key=lambda name: plan.left_out[name]) if plan.left_out else TOO_SHORT
     raise RecordingError(
         codes.get(reason, FailureCode.NO_COVARIATES),
-        f"no chunk is left: {dict(plan.dropped)} were left out" if plan.dropped else "no bin was observed",
+        f"no chunk is left: {dict(plan.left_out)} were left out" if plan.left_out else "no bin was observed",
         next_step="leave it out, or set `sanity_rule: false` of the tokenizer",
     )
