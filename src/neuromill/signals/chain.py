@@ -8,18 +8,31 @@ one step reaches the next, every step is a segment of its own and gets its own p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neuromill.records import ConfigError, FailureCode, RecordingError
+from neuromill.signals.finishing import Finish
 from neuromill.signals.fir import Fir, combine, design_filter, design_notch, notch_freqs
+from neuromill.signals.montage import MontageMatch, on_montage, require_montage
 from neuromill.signals.quality import require_good
 from neuromill.signals.resampling import PASSBAND, Grid
 from neuromill.signals.running import ChainRun, run_chain
 from neuromill.signals.segments import Segment
-from neuromill.signals.steps import BaseStep, Filter, NotchFilter, Pick, Resample
+from neuromill.signals.steps import (
+    BaseStep,
+    Crop,
+    ExpectAmplitude,
+    Filter,
+    NotchFilter,
+    Pick,
+    PickMontage,
+    Reference,
+    Reject,
+    Resample,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +79,25 @@ class ChainFacts:
     peak_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class EegFacts(ChainFacts):
+    """What the plan found out where a montage was picked or ends were cut.
+
+    Attributes
+    ----------
+    montage
+        How channels were matched; None without ``pick_montage``.
+    start_seconds
+        What was cut at the start.
+    cut_seconds
+        What was cut at the end.
+    """
+
+    montage: MontageMatch | None = None
+    start_seconds: float = 0.0
+    cut_seconds: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Chain:
     """Steps made ready for one recording; made by ``plan_chain``, run by ``run_chain``.
@@ -75,9 +107,11 @@ class Chain:
     channels
         The output channels, in output order.
     picks
-        Their indices in the recording, ascending: what the ``read`` given to ``run_chain`` has to return.
+        Their indices in the recording: what the ``read`` given to ``run_chain`` has to return, in this order
+        (ascending, unless a montage has an order of its own).
     sfreq, n_times
-        Of the output. Output sample n lies at n / sfreq seconds; the last one lies within the recording.
+        Of the output. Output sample n lies at ``start_seconds`` + n / sfreq seconds; the last one lies within the
+        recording.
     input_sfreq, input_n_times
         Of the recording.
     segments
@@ -85,7 +119,9 @@ class Chain:
     read_length
         Samples asked of ``read`` at once, at most.
     facts
-        See ``ChainFacts``.
+        See ``ChainFacts``; ``EegFacts`` where the steps are such.
+    finish
+        What is done to what the last segment makes.
     where
         The recording, for messages.
     """
@@ -99,7 +135,13 @@ class Chain:
     segments: tuple[Segment, ...]
     read_length: int
     facts: ChainFacts
+    finish: Finish
     where: str = ""
+
+    @property
+    def start_seconds(self) -> float:
+        """Time of the first output sample on the clock of the recording; 0 unless a crop step cut the start."""
+        return self.finish.start / self.sfreq
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +177,23 @@ def plan_chain(
 ) -> Chain:
     """Plan ``steps`` for a recording of ``n_times`` samples at ``sfreq`` Hz; reads nothing.
 
-    Without a ``pick`` step all data channels (mag, grad, eeg, seeg, ecog, dbs) are kept. ``block_bytes`` bounds one
-    read and has no influence on the result.
+    Without a ``pick`` or ``pick_montage`` step all data channels (mag, grad, eeg, seeg, ecog, dbs) are kept.
+    ``block_bytes`` bounds one read and has no influence on the result.
 
     Raises
     ------
     ConfigError
-        The steps cannot be planned: two resamplings, a filter that cannot be designed.
+        The steps cannot be planned: two resamplings, a filter that cannot be designed, an order that cannot be kept.
     RecordingError
-        ``empty``, ``too_short`` (less than one output sample), ``no_usable_channels``, ``missing_fact``.
+        ``empty``, ``too_short`` (less than one output sample), ``no_usable_channels``, ``duplicate_channels`` (of a
+        montage), ``missing_fact``.
     """
     _require_samples(n_times, where)
     picks, missing = _pick(steps, channels)
     kept = channels.pick(picks)
+    match = _match(steps, kept, where)
+    if match is not None:
+        picks, kept = tuple(picks[i] for i in match.indices), on_montage(match, kept)
     require_good(kept, where)
     linear = _design(steps, sfreq, line_freq, where)
     n_out = linear.grid.n_outputs(n_times) if linear.grid else n_times
@@ -157,18 +203,21 @@ def plan_chain(
             f"{n_times} samples at {sfreq:g} Hz are less than one sample at {linear.sfreq:g} Hz",
             where=where,
         )
+    finish = Finish.of(steps, kept, linear.sfreq, n_out, where)
     segments = _segments(linear, n_times, n_out)
     read_length = max(1, block_bytes // (SAMPLE_BYTES * len(picks)))
+    facts = _facts(linear, segments, missing, _Size(sfreq, n_times, len(picks), min(read_length, n_times)))
     return Chain(
         channels=kept,
         picks=picks,
         sfreq=linear.sfreq,
-        n_times=n_out,
+        n_times=finish.n_times,
         input_sfreq=sfreq,
         input_n_times=n_times,
         segments=segments,
         read_length=read_length,
-        facts=_facts(linear, segments, missing, _Size(sfreq, n_times, len(picks), min(read_length, n_times))),
+        facts=_with_eeg(facts, match, finish, linear.sfreq, n_out),
+        finish=finish,
         where=where,
     )
 
@@ -185,6 +234,13 @@ def _pick(steps: Sequence[BaseStep], channels: ChannelTable) -> tuple[tuple[int,
     return tuple(sorted(kept)), tuple(name for step in picking for name in step.missing(channels))
 
 
+def _match(steps: Sequence[BaseStep], channels: ChannelTable, where: str) -> MontageMatch | None:
+    found = [step for step in steps if isinstance(step, PickMontage)]
+    if len(found) > 1:
+        raise ConfigError("a chain picks one montage", next_step="keep one pick_montage step")
+    return require_montage(found[0], channels, where) if found else None
+
+
 def _design(steps: Sequence[BaseStep], sfreq: float, line_freq: float | None, where: str) -> _Linear:
     before: list[Fir] = []
     after: list[Fir] = []
@@ -193,8 +249,8 @@ def _design(steps: Sequence[BaseStep], sfreq: float, line_freq: float | None, wh
     for step in steps:
         filters = after if grid else before
         match step:
-            case Pick():
-                pass
+            case Pick() | PickMontage() | Reference() | Crop() | Reject() | ExpectAmplitude():
+                pass  # before the first sample is read, or in ``Finish``
             case Filter():
                 filters.append(design_filter(step, now))
             case NotchFilter():
@@ -264,3 +320,12 @@ def _facts(linear: _Linear, segments: tuple[Segment, ...], missing: tuple[str, .
         upsampled=linear.sfreq > size.sfreq,
         peak_bytes=reading + max(segment.peak_bytes(size.n_channels) for segment in segments),
     )
+
+
+def _with_eeg(facts: ChainFacts, match: MontageMatch | None, finish: Finish, sfreq: float, n_out: int) -> ChainFacts:
+    """Facts as they are, or with those of a montage and of trimming where the steps have any."""
+    if match is None and finish.n_times == n_out:
+        return facts
+    known = {field.name: getattr(facts, field.name) for field in fields(facts)}
+    cut = (n_out - finish.stop) / sfreq
+    return EegFacts(**known, montage=match, start_seconds=finish.start / sfreq, cut_seconds=cut)

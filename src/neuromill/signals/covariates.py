@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
@@ -88,18 +88,12 @@ def to_grid(
         ``bad_timestamps`` where stamps do not increase, are not finite, or are not as many as the values.
     """
     _require_clock(stamps, values)
-    ticks: NDArray[np.float64] = ticks_of(stamps) - float(grid.origin)
-    x = np.asarray(values, np.float64)
-    steps = np.diff(ticks)
-    step = max(1.0, float(np.median(steps))) if len(steps) else float(grid.width)
-    if bin_edge and abs(step - grid.width) <= ONE_PER_BIN * grid.width:
-        out = _as_given(ticks + (0.5 if bin_edge == "start" else -0.5) * grid.width, x, grid, segment)
+    source = _Samples.of(ticks_of(stamps) - float(grid.origin), values, grid.width, longest_step, derivative)
+    if bin_edge and abs(source.step - grid.width) <= ONE_PER_BIN * grid.width:
+        out = _as_given(source, 0.5 if bin_edge == "start" else -0.5, grid, segment)
         derivative = derivative and "after"
     else:
         moments = (np.arange(grid.n_bins, dtype=np.float64) + MOMENTS[moment]) * grid.width
-        longest = max(GAP_STEPS * step, float(grid.width)) if longest_step is None else longest_step * TICKS
-        decimation = round(grid.width / step) if len(steps) and np.mean(_fits(steps, step)) >= REGULAR_SHARE else 1
-        source = _Samples(ticks, x, step, decimation, longest, differentiate=derivative == "before")
         out = _resampled(source, moments, segment, grid.width)
     if derivative == "after":
         out = _by_stretch(out, segment, lambda run: _gradient(run, np.arange(len(run), dtype=np.float64) * grid.width))
@@ -215,6 +209,23 @@ class _Samples:
     longest: float
     differentiate: bool
 
+    @classmethod
+    def of(
+        cls,
+        ticks: NDArray[np.float64],
+        values: NDArray[np.floating],
+        width: int,
+        longest_step: float | None,
+        derivative: str,
+    ) -> Self:
+        """Look at the clock of a series."""
+        steps = np.diff(ticks)
+        step = max(1.0, float(np.median(steps))) if len(steps) else float(width)
+        regular = len(steps) > 0 and float(np.mean(_fits(steps, step))) >= REGULAR_SHARE
+        longest = max(GAP_STEPS * step, float(width)) if longest_step is None else longest_step * TICKS
+        decimation = round(width / step) if regular else 1
+        return cls(ticks, np.asarray(values, np.float64), step, decimation, longest, derivative == "before")
+
     def stretches(self, first: float, stop: float, column: int, *, with_stop: bool) -> Iterator[slice]:
         """Rows from ``first`` to ``stop`` without NaN and gaps between them."""
         a = int(np.searchsorted(self.ticks, first))
@@ -281,14 +292,12 @@ def _spans(segment: NDArray[np.int32], width: int) -> Iterator[tuple[slice, floa
         yield bins, first, stop, not follows
 
 
-def _as_given(
-    middles: NDArray[np.float64], x: NDArray[np.float64], grid: BinGrid, segment: NDArray[np.int32]
-) -> NDArray[np.float64]:
-    """Values in the bins that hold the middles of theirs."""
-    out = np.full((grid.n_bins, x.shape[1]), np.nan)
-    bins = np.floor(middles / grid.width)
+def _as_given(source: _Samples, middle: float, grid: BinGrid, segment: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Values in the bins that hold the middles of theirs, which lie this part of a bin after their stamps."""
+    out = np.full((grid.n_bins, source.values.shape[1]), np.nan)
+    bins = np.floor(source.ticks / grid.width + middle)
     inside = (bins >= 0) & (bins < grid.n_bins)
-    out[bins[inside].astype(np.int64)] = x[inside]
+    out[bins[inside].astype(np.int64)] = source.values[inside]
     out[segment < 0] = np.nan
     return out
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neuromill.records import ChannelTable
+    from neuromill.signals.rejection import Rejection
 
 # A channel whose values spread over less than this part of their size is flat: one step of a 24-bit converter
 # that uses its whole range is 6e-8 of it.
@@ -38,11 +39,17 @@ class ChainReport:
     n_non_finite
         Index of an output channel -> how many of its samples were NaN, infinite or beyond ``LARGEST`` (zeros were
         filtered instead).
+    rejection
+        Windows of channels that a ``reject`` step marked; None without one.
+    typical_volts
+        Amplitude that an ``expect_amplitude`` step measured; None without one.
     """
 
     bads: Mapping[int, str]
     n_times: int
     n_non_finite: Mapping[int, int]
+    rejection: Rejection | None = None
+    typical_volts: float | None = None
 
 
 class QualityWatch:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuromill.records import FailureCode, NeuroMillError, RecordingError
+from neuromill.signals.finishing import Finishing
 from neuromill.signals.quality import ChainReport, QualityWatch
 
 if TYPE_CHECKING:
@@ -49,9 +50,12 @@ class ChainRun:
         read: Read = self._read
         for segment in chain.segments[:-1]:
             read = _held(segment, read, chain.read_length)
+        finishing = Finishing(chain.finish, chain.channels, chain.sfreq, chain.where)
         for block in chain.segments[-1].run(read, chain.read_length):
-            yield block.astype(np.float32)
-        self._report = self._watch.report(chain.channels, chain.n_times, chain.where)
+            made = finishing.take(block)
+            if made.shape[1]:
+                yield made
+        self._report = finishing.report(self._watch.report(chain.channels, chain.n_times, chain.where))
 
     def _read(self, start: int, stop: int) -> NDArray[np.float64]:
         block = np.asarray(self._source(start, stop), dtype=np.float64)
@@ -86,7 +90,7 @@ def run_chain(chain: Chain, read: Read) -> ChainRun:
     ------
     RecordingError
         While iterating: ``truncated`` where ``read`` gives fewer samples than asked for; after the last block,
-        ``no_usable_channels`` where no channel is good.
+        ``no_usable_channels`` where no channel is good, ``unit_conflict`` where amplitudes are not as expected.
     """
     return ChainRun(chain, read)
 

@@ -7,37 +7,29 @@ write a model here with its own ``step`` literal, add it to ``Step``, and give `
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from neuromill.records import ChannelTable, Config
+from neuromill.signals.base_step import BaseStep, Hz
+from neuromill.signals.eeg_steps import Crop, ExpectAmplitude, PickMontage, Reference, Reject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from neuromill.records import ChannelTable
+
+__all__ = [
+    "BaseStep", "Crop", "ExpectAmplitude", "Filter", "NotchFilter", "Pick", "PickMontage", "Reference", "Reject",
+    "Resample", "Step", "code_versions",
+]  # fmt: skip
 
 DATA_TYPES = ("mag", "grad", "eeg", "seeg", "ecog", "dbs")
 GROUPS: dict[str, tuple[str, ...]] = {"meg": ("mag", "grad"), "data": DATA_TYPES}
 CHAIN_CODE_VERSION = "1"
 
-Hz = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FirWindow = Literal["hamming", "hann", "blackman"]
 TransitionBandwidth = Hz | Literal["auto"]
-
-
-class BaseStep(Config):
-    """What all steps have in common.
-
-    Attributes
-    ----------
-    code_version
-        Part of the identity of what the step makes: raise it when the same settings give other numbers.
-    streams
-        Whether the step can run on blocks of a recording.
-    """
-
-    code_version: ClassVar[str] = "1"
-    streams: ClassVar[bool] = True
 
 
 class Pick(BaseStep):
@@ -120,7 +112,10 @@ class Resample(BaseStep):
     sfreq: Hz
 
 
-Step = Annotated[Pick | NotchFilter | Filter | Resample, Field(discriminator="step")]
+Step = Annotated[
+    Pick | PickMontage | NotchFilter | Filter | Resample | Reference | Crop | Reject | ExpectAmplitude,
+    Field(discriminator="step"),
+]
 
 
 def code_versions(steps: Sequence[BaseStep]) -> Mapping[str, str]:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, JsonValue
 
-from neuromill.records import Config
+from neuromill.records import Config, UnitTable
 from neuromill.store.layout import FORMAT, FORMAT_VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from neuromill.records import ChannelTable, Entities, Recording
 
 
@@ -89,6 +91,38 @@ class FeatureAttributes(TokenAttributes):
     model: str
 
 
+class SpikeAttributes(RecordingAttributes):
+    """Prepared spikes and behaviour; ``sfreq`` is the number of bins per second.
+
+    Unit columns, covariate names, ``n_times`` and ``bin_seconds`` are added by the writer.
+
+    Attributes
+    ----------
+    start_seconds
+        Start of the first bin on the clock of the recording.
+    """
+
+    start_seconds: float = 0.0
+
+
+class SpikeTokenAttributes(SpikeAttributes):
+    """Tokens of spikes; unit columns, covariate names and numbers of tokens, chunks and bins are added by the writer.
+
+    Attributes
+    ----------
+    bin_seconds
+        Width of a bin.
+    chunk_bins
+        Bins of a chunk; one that a gap or the end cuts short has fewer.
+    tokenizer
+        Digest of the vocabulary and settings that made the tokens.
+    """
+
+    bin_seconds: float = Field(gt=0)
+    chunk_bins: int = Field(gt=0)
+    tokenizer: str
+
+
 def recording_facts(recording: Recording) -> dict[str, Any]:
     """Keyword arguments of ``RecordingAttributes`` that a ``Recording`` knows."""
     return {
@@ -116,6 +150,31 @@ def channel_columns(channels: ChannelTable) -> dict[str, Any]:
         "channel_units": list(channels.units),
         "bads": {name: reason for name, reason in zip(channels.names, channels.bads, strict=True) if reason},
     }
+
+
+def unit_columns(units: UnitTable) -> dict[str, Any]:
+    """Columns of a unit table as JSON attributes."""
+    return {
+        "unit_names": list(units.names),
+        "unit_electrodes": list(units.electrodes),
+        "unit_arrays": list(units.arrays),
+        "unit_areas": list(units.areas),
+        "unit_is_sorted": list(units.is_sorted),
+        "bads": {name: reason for name, reason in zip(units.names, units.bads, strict=True) if reason},
+    }
+
+
+def unit_table_of(attributes: Mapping[str, Any]) -> UnitTable:
+    """Return the unit table that ``unit_columns`` made into attributes."""
+    names = tuple(attributes["unit_names"])
+    return UnitTable(
+        names=names,
+        electrodes=tuple(attributes["unit_electrodes"]),
+        arrays=tuple(attributes["unit_arrays"]),
+        areas=tuple(attributes["unit_areas"]),
+        is_sorted=tuple(attributes["unit_is_sorted"]),
+        bads=tuple(attributes["bads"].get(name, "") for name in names),
+    )
 
 
 def group_attributes(kind: str, attributes: RecordingAttributes, extra: dict[str, Any]) -> dict[str, Any]:

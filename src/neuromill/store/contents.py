@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from neuromill.store.publishing import GroupFile
 
 MAKE_AGAIN = "run its stage again: a damaged group is replaced"
-MAIN_ARRAYS: Mapping[str, str] = {"signal": "signal", "tokens": "codes", "features": "features"}
+MAIN_ARRAYS: Mapping[str, str] = {
+    "signal": "signal",
+    "tokens": "codes",
+    "features": "features",
+    "spikes": "counts",
+    "spike_tokens": "slots",
+}
+COLUMN_NAMES = {"spikes": "unit_names", "spike_tokens": "unit_names"}
+"""Attribute that names the columns of a recording, where that is not ``channel_names``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,7 @@ class IndexedRecording:
 
     @property
     def kind(self) -> str:
-        """``signal``, ``tokens`` or ``features``."""
+        """One of ``MAIN_ARRAYS``."""
         return str(self.attributes["kind"])
 
     @property
@@ -100,23 +108,23 @@ class IndexedRecording:
 
     @property
     def sfreq(self) -> float:
-        """Sampling frequency of the signal (also behind codes), Hz."""
+        """Sampling frequency of the signal (also behind codes), Hz; bins per second of spikes."""
         return float(self.attributes["sfreq"])
 
     @property
     def main(self) -> IndexedArray:
-        """``signal``, ``codes`` or ``features``."""
+        """The array of the recording's rows: ``signal``, ``codes``, ``features``, ``counts``, ``slots``."""
         return self.arrays[MAIN_ARRAYS[self.kind]]
 
     @property
     def n_rows(self) -> int:
-        """Samples or frames."""
+        """Samples, frames, bins or tokens."""
         return self.main.shape[0]
 
     @property
     def n_channels(self) -> int:
-        """Channels."""
-        return len(self.attributes["channel_names"])
+        """Channels, or units."""
+        return len(self.attributes[COLUMN_NAMES.get(self.kind, "channel_names")])
 
 
 def list_recordings(fs: FileSystem) -> list[str]:

@@ -121,8 +121,14 @@ def plain_spec(
     name: str, dims: tuple[str, ...], shape: tuple[int, ...], dtype: str, attributes: Mapping[str, Any] | None = None
 ) -> ArraySpec:
     """Specify a small array that is one plain chunk."""
-    fill: float | str = "NaN" if dtype.startswith("float") else 0
-    return ArraySpec(name, dims, shape, dtype, shape[0], None, fill, attributes or {})
+    return ArraySpec(name, dims, shape, dtype, shape[0], None, plain_fill(dtype), attributes or {})
+
+
+def plain_fill(dtype: str) -> float | str:
+    """Fill value of an array whose zeros mean nothing else: NaN, False, 0, as JSON."""
+    if dtype == "bool":
+        return False
+    return "NaN" if dtype.startswith("float") else 0
 
 
 def array_document(spec: ArraySpec) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuromill.records import ConfigError
-from neuromill.store.layout import FORMAT, METADATA_FILE
+from neuromill.store.layout import FORMAT, METADATA_FILE, group_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,6 +82,53 @@ def open_tokens(group: str | Path) -> xr.Dataset:
     return data.set_coords(_sensor_variables(data))
 
 
+def open_spikes(store: str | Path, recording: str) -> xr.Dataset:
+    """Open prepared spikes and behaviour: the plain view, for people who do not want tokens.
+
+    Parameters
+    ----------
+    store
+        Folder of the store identity.
+    recording
+        Name of the recording.
+
+    Returns
+    -------
+    xarray.Dataset
+        Lazy ``counts (time, unit)`` uint8, ``behaviour (time, covariate)`` float32 in ``covariate_unit`` (the array
+        ``covariate``; NaN where not observed), ``covariate_valid``, ``trial_success_mask (time)``, trials; on the
+        coordinates ``time`` (seconds at which a bin starts), ``segment`` (-1 where not observed), ``unit`` and
+        ``covariate`` (names) with their columns, ``unit_mean_rate`` and ``covariate_scale``. Columns of trials that
+        are text are coordinates, too.
+
+    Raises
+    ------
+    ConfigError
+        If that is not a group of prepared spikes.
+    """
+    stored = _open(Path(store) / group_name(recording), "spikes")
+    attributes = dict(stored.attrs)
+    if not attributes["covariate_names"]:
+        nothing = np.empty((stored.sizes["time"], 0))
+        stored = stored.assign(
+            covariate=(("time", "covariate"), nothing.astype(np.float32)),
+            covariate_valid=(("time", "covariate"), nothing.astype(bool)),
+        )
+    # xarray keeps the names along a dimension under its name, where the array itself would lie.
+    data = stored.rename_vars(covariate="behaviour")
+    bins = np.arange(data.sizes["time"])
+    # Whole microseconds, as the bins were made: 29 bins of 0.02 s are 0.58 s.
+    seconds = (round(attributes["start_seconds"] * 1e6) + bins * round(attributes["bin_seconds"] * 1e6)) / 1e6
+    text = {name: column for name, column in attributes["trial_columns"].items() if column}
+    trials: dict[str, Any] = {f"trial_{name}": ("trial", np.array(column, np.str_)) for name, column in text.items()}
+    data = data.assign_coords(
+        time=("time", seconds, {"units": "s", "long_name": "start of the bin"}),
+        **_unit_coordinates(attributes),
+        **trials,
+    )
+    return data.set_coords([name for name in ("segment", "unit_mean_rate", "covariate_scale") if name in data])
+
+
 def _open(group: str | Path, kind: str) -> xr.Dataset:
     import xarray as xr
 
@@ -103,6 +150,25 @@ def _channel_coordinates(attributes: Mapping[str, Any]) -> dict[str, Any]:
         "bad": bads,
     }
     return {name: ("channel", np.array(values, dtype=np.str_)) for name, values in columns.items()}
+
+
+def _unit_coordinates(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    names = attributes["unit_names"]
+    is_sorted = {True: "sorted", False: "crossings", None: ""}
+    units = {
+        "unit": names,
+        "unit_electrode": attributes["unit_electrodes"],
+        "unit_array": attributes["unit_arrays"],
+        "unit_area": attributes["unit_areas"],
+        "unit_kind": [is_sorted[one] for one in attributes["unit_is_sorted"]],
+        "unit_bad": [attributes["bads"].get(name, "") for name in names],
+    }
+    covariates = {"covariate": attributes["covariate_names"], "covariate_unit": attributes["covariate_units"]}
+    return {
+        name: (dim, np.array(values, dtype=np.str_))
+        for dim, columns in (("unit", units), ("covariate", covariates))
+        for name, values in columns.items()
+    }
 
 
 def _sensor_variables(data: xr.Dataset) -> list[str]:

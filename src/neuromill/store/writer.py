@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from neuromill.store.attributes import FeatureAttributes, SignalAttributes, TokenAttributes
 
 
-class _SpoolingWriter:
+class SpoolingWriter:
     """Rows go to a nameless file first: sizes and statistics are known before the first byte of the group."""
 
     def __init__(self, store: str | Path, recording: str, row_shape: tuple[int, ...], dtype: str) -> None:
@@ -81,7 +81,7 @@ class _SpoolingWriter:
         self._add_plain("channel_orientation", ("channel", "xyz"), channels.orientations, "float32")
 
 
-class SignalWriter(_SpoolingWriter):
+class SignalWriter(SpoolingWriter):
     """Write one prepared recording.
 
     Parameters
@@ -176,7 +176,7 @@ class SignalWriter(_SpoolingWriter):
         return ArraySpec("signal", ("time", "channel"), shape, self._encoding, self._chunk_samples, rows, fill, note)
 
 
-class TokenWriter(_SpoolingWriter):
+class TokenWriter(SpoolingWriter):
     """Write the codes of one recording, segment by segment.
 
     Codes are uint8 where the codebook has at most 256 entries, uint16 otherwise.
@@ -265,7 +265,7 @@ class TokenWriter(_SpoolingWriter):
         return ArraySpec("codes", dims, (self.n_rows, *row), self._dtype, self._chunk_frames, rows, fill)
 
 
-class FeatureWriter(_SpoolingWriter):
+class FeatureWriter(SpoolingWriter):
     """Write features [frame, channel, dim] of one recording, ``float16`` or ``float32`` without scaling."""
 
     def __init__(

@@ -1,0 +1,28 @@
+"""What all steps of a preparation have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from neuromill.records import Config
+
+Hz = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Volts = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class BaseStep(Config):
+    """What all steps have in common.
+
+    Attributes
+    ----------
+    code_version
+        Part of the identity of what the step makes: raise it when the same settings give other numbers.
+    streams
+        Whether the step can run on blocks of a recording.
+    """
+
+    code_version: ClassVar[str] = "1"
+    streams: ClassVar[bool] = True

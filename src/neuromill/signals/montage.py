@@ -1,0 +1,142 @@
+"""Which channel is which electrode of the 10-20 system, by the rules that file formats and laboratories follow."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from neuromill.records import FailureCode, RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from neuromill.records import ChannelTable
+    from neuromill.signals.eeg_steps import PickMontage
+
+MONTAGES: Mapping[str, tuple[str, ...]] = {
+    "10-20-19": (
+        "FP1", "FP2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2",
+        "F7", "F8", "T3", "T4", "T5", "T6", "FZ", "CZ", "PZ",
+    ),
+}  # fmt: skip
+"""Names and order of the channels of a montage."""
+
+SAME_PLACE: Mapping[str, str] = {"T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
+"""Names of the 10-10 system -> those of the 10-20 system for the same place."""
+
+REFERENCES = frozenset(
+    ("REF", "LE", "AR", "AV", "AVG", "AVE", "AVERAGE", "CAR", "LINKED", "A1", "A2", "M1", "M2")
+    + ("A12", "A1A2", "M1M2", "A1+A2", "M1+M2")
+)
+"""What may stand behind a name and leave it the name of one electrode. Another electrode there makes it bipolar."""
+
+NAME = re.compile(
+    r"(?:(?:EEG|POL)[\s_:-]*)?"  # EDF's type; Nihon Kohden's
+    r"(?P<position>[A-Z]{1,3}(?:\d{1,2}|Z))"
+    r"(?:\s*[\s_:-]\s*(?P<reference>[A-Z0-9+]+))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MontageMatch:
+    """How the channels of a recording lie on a montage.
+
+    Attributes
+    ----------
+    indices
+        Rows of the channel table, in the order of the montage.
+    names
+        Name in the montage of each of them.
+    sources
+        Name in the recording of each of them.
+    references
+        What the name said of the reference of each of them, upper case; "" where it said nothing.
+    missing
+        Names of the montage that no channel of the recording has.
+    unmatched
+        EEG channels of the recording that are not in the montage.
+    twice
+        Name of the montage -> channels of the recording that all claim to be it.
+    """
+
+    indices: tuple[int, ...]
+    names: tuple[str, ...]
+    sources: tuple[str, ...]
+    references: tuple[str, ...]
+    missing: tuple[str, ...]
+    unmatched: tuple[str, ...]
+    twice: Mapping[str, tuple[str, ...]]
+
+
+def position_of(name: str) -> tuple[str, str] | None:
+    """Electrode and reference that a channel name says, upper case; None where it names no single electrode.
+
+    ``EEG FP1-REF`` and ``EEG Fp1-LE`` (Temple University), ``EEG Fp1``, ``Fp1.`` and ``C3..`` (PhysioNet), ``fp1``,
+    ``C3-A2`` (sleep) are one electrode each; ``Fp1-F7`` is two, ``A2-A1`` two references, ``ECG`` none.
+    """
+    found = NAME.fullmatch(name.strip().strip(".").strip().upper())
+    if found is None:
+        return None
+    position, reference = found["position"], found["reference"] or ""
+    if (reference and reference not in REFERENCES) or (reference and position in REFERENCES):
+        return None
+    return SAME_PLACE.get(position, position), reference
+
+
+def match_montage(montage: str, channels: ChannelTable) -> MontageMatch:
+    """Find the channels of a montage among those of type ``eeg``; raises nothing, see ``require_montage``."""
+    wanted = MONTAGES[montage]
+    rows: dict[str, list[tuple[int, str]]] = {name: [] for name in wanted}
+    unmatched = []
+    for row, (name, kind) in enumerate(zip(channels.names, channels.types, strict=True)):
+        position = position_of(name) if kind == "eeg" else None
+        if position and position[0] in rows:
+            rows[position[0]].append((row, position[1]))
+        elif kind == "eeg":
+            unmatched.append(name)
+    found = [(name, *places[0]) for name, places in rows.items() if places]
+    return MontageMatch(
+        indices=tuple(row for _, row, _ in found),
+        names=tuple(name for name, _, _ in found),
+        sources=tuple(channels.names[row] for _, row, _ in found),
+        references=tuple(reference for _, _, reference in found),
+        missing=tuple(name for name, places in rows.items() if not places),
+        unmatched=tuple(unmatched),
+        twice={
+            name: tuple(channels.names[row] for row, _ in places) for name, places in rows.items() if len(places) > 1
+        },
+    )
+
+
+def require_montage(step: PickMontage, channels: ChannelTable, where: str = "") -> MontageMatch:
+    """Match, and refuse what the step does not allow.
+
+    Raises
+    ------
+    RecordingError
+        ``duplicate_channels`` where two channels claim one place; ``no_usable_channels`` where channels are missing.
+    """
+    match = match_montage(step.montage, channels)
+    if match.twice:
+        pairs = "; ".join(f"{name}: {', '.join(sources)}" for name, sources in match.twice.items())
+        raise RecordingError(
+            FailureCode.DUPLICATE_CHANNELS,
+            f"several channels for one place of {step.montage} ({pairs})",
+            where=where,
+            next_step="leave the others out with a pick step before pick_montage",
+        )
+    if not match.indices or (step.require_all and match.missing):
+        n_wanted = len(MONTAGES[step.montage])
+        raise RecordingError(
+            FailureCode.NO_USABLE_CHANNELS,
+            f"{len(match.indices)} of the {n_wanted} channels of {step.montage}; missing: {', '.join(match.missing)}",
+            where=where,
+            next_step="use a pipeline without this montage, or require_all: false" if match.indices else "",
+        )
+    return match
+
+
+def on_montage(match: MontageMatch, channels: ChannelTable) -> ChannelTable:
+    """Channel table of the matched channels, in the order and under the names of the montage."""
+    return replace(channels.pick(match.indices), names=match.names)

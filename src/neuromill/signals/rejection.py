@@ -1,0 +1,154 @@
+"""Looks at the output window by window: what is too large or too flat, and whether the unit can be right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuromill.records import ConfigError, FailureCode, RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from neuromill.records import ChannelTable
+    from neuromill.signals.eeg_steps import ExpectAmplitude, Reject
+
+KEPT, AMPLITUDE, FLAT = 0, 1, 2
+LEGEND = ("kept", "amplitude", "flat")
+"""Name of each reason, at its number."""
+VOLTS = "V"
+MICRO = 1e6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rejection:
+    """Which windows of which channels are not fit for use, and why.
+
+    Attributes
+    ----------
+    reasons
+        uint8 [window, channel], numbers of ``legend``; 0 is kept.
+    window_samples
+        Output samples in a window: window k is samples k * window_samples to (k + 1) * window_samples, the last may
+        be shorter.
+    legend
+        Name of each number.
+    """
+
+    reasons: NDArray[np.uint8]
+    window_samples: int
+    legend: tuple[str, ...] = LEGEND
+
+    def statistics(self, channels: ChannelTable) -> dict[str, Any]:
+        """Count for the index and for people, as JSON values.
+
+        ``windows_kept_whole`` counts windows in which every channel is kept: what remains under the published rule,
+        by which one channel takes its whole window away.
+        """
+        rejected = self.reasons != KEPT
+        share = rejected.mean(axis=0) if len(rejected) else np.zeros(len(channels))
+        return {
+            "n_windows": len(self.reasons),
+            "n_channels": len(channels),
+            "window_samples": self.window_samples,
+            "by_reason": {
+                name: int(np.count_nonzero(self.reasons == number))
+                for number, name in enumerate(self.legend)
+                if number != KEPT
+            },
+            "share_rejected": float(rejected.mean()) if rejected.size else 0.0,
+            "windows_kept_whole": int(np.count_nonzero(~rejected.any(axis=1))),
+            "windows_lost_whole": int(np.count_nonzero(rejected.all(axis=1))),
+            "share_by_channel": {name: float(part) for name, part in zip(channels.names, share, strict=True)},
+        }
+
+
+class WindowWatch:
+    """Extremes and standard deviation of every window of every channel, from blocks of any size."""
+
+    def __init__(self, n_channels: int, n_times: int, window_samples: int) -> None:
+        n_windows = -(-n_times // window_samples)
+        self.window_samples = window_samples
+        self.low = np.full((n_windows, n_channels), np.inf, dtype=np.float32)
+        self.high = np.full((n_windows, n_channels), -np.inf, dtype=np.float32)
+        self._sum = np.zeros((n_windows, n_channels))
+        self._squares = np.zeros((n_windows, n_channels))
+        self._count = np.zeros((n_windows, 1), dtype=np.int64)
+        self._seen = 0
+
+    def see(self, block: NDArray[np.float32]) -> None:
+        """Take the next block [channel, time]."""
+        for window, part in self._parts(block):
+            np.minimum(self.low[window], part.min(axis=1), out=self.low[window])
+            np.maximum(self.high[window], part.max(axis=1), out=self.high[window])
+            exact = part.astype(np.float64)
+            self._sum[window] += exact.sum(axis=1)
+            self._squares[window] += np.square(exact).sum(axis=1)
+            self._count[window] += part.shape[1]
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """Standard deviation, [window, channel]."""
+        count = np.maximum(self._count, 1)
+        return np.sqrt(np.maximum(self._squares / count - np.square(self._sum / count), 0))
+
+    def _parts(self, block: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        done, length = 0, block.shape[1]
+        while done < length:
+            window, within = divmod(self._seen, self.window_samples)
+            take = min(self.window_samples - within, length - done)
+            yield window, block[:, done : done + take]
+            done += take
+            self._seen += take
+
+
+def window_length(seconds: float, sfreq: float) -> int:
+    """Samples in a window of ``seconds``, at least one."""
+    return max(1, round(seconds * sfreq))
+
+
+def voltages(channels: ChannelTable, step: str) -> NDArray[np.intp]:
+    """Rows of channels in volts; ConfigError where there are none, for then the step is a mistake."""
+    rows = np.flatnonzero([unit == VOLTS for unit in channels.units])
+    if not rows.size:
+        raise ConfigError(f"{step} is for channels in volts, and none is kept", next_step=f"take {step} out")
+    return rows
+
+
+def judge(step: Reject, watch: WindowWatch, channels: ChannelTable) -> Rejection:
+    """Turn extremes into reasons."""
+    rows = voltages(channels, step.step)
+    reasons = np.zeros(watch.low.shape, dtype=np.uint8)
+    low, high = watch.low[:, rows], watch.high[:, rows]
+    found = np.zeros(low.shape, dtype=np.uint8)
+    if step.flat_volts is not None:
+        found[high - low < step.flat_volts] = FLAT
+    found[np.maximum(np.abs(low), np.abs(high)) >= step.threshold_volts] = AMPLITUDE
+    reasons[:, rows] = found
+    return Rejection(reasons, watch.window_samples)
+
+
+def typical_amplitude(watch: WindowWatch, channels: ChannelTable, bads: Mapping[int, str]) -> float | None:
+    """Median over windows and good channels in volts of the standard deviation; None where no channel is good."""
+    good = [
+        i for i, (unit, bad) in enumerate(zip(channels.units, channels.bads, strict=True))
+        if unit == VOLTS and not bad and i not in bads
+    ]  # fmt: skip
+    return float(np.median(watch.std[:, good])) if good else None
+
+
+def require_amplitude(step: ExpectAmplitude, typical: float | None, where: str = "") -> None:
+    """Raise ``unit_conflict`` where the typical amplitude lies outside the bounds."""
+    if typical is None or step.low_volts <= typical <= step.high_volts:
+        return
+    raise RecordingError(
+        FailureCode.UNIT_CONFLICT,
+        f"a typical amplitude of {typical * MICRO:.3g} uV; expected is "
+        f"{step.low_volts * MICRO:g} to {step.high_volts * MICRO:g} uV",
+        where=where,
+        next_step="compare the unit in channels.tsv and in the file with the numbers; or widen expect_amplitude",
+    )
