@@ -160,6 +160,7 @@ def test_passing_faults_of_the_line_cost_time_only(place: Place, plan: list) -> 
         [header("Content-Range", "bytes 5-9/1060921")],
         [header("Content-Range", "nonsense")],
         [another_range],
+        [lambda response: replace(response, body=b"<html>")],
     ],
 )
 def test_passing_faults_of_the_server_cost_time_only(place: Place, plan: list) -> None:
