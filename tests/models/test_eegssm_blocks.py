@@ -18,7 +18,7 @@ def global_conv(*, bidirectional: bool = True, lmax: int = 16) -> GlobalConv:
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("n", [1, 5, 16, 40])
 @torch.no_grad()
-def test_a_global_convolution_is_a_sum_over_lags(n: int, bidirectional: bool) -> None:
+def test_a_global_convolution_is_a_sum_over_lags(n: int, *, bidirectional: bool) -> None:
     conv = global_conv(bidirectional=bidirectional)
     x = torch.randn(2, 4, n)
     taps = conv.kernels(1000).double().numpy()

@@ -137,7 +137,7 @@ def upstream_state(model: EEGSSM) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("nested", [True, False])
-def test_a_checkpoint_of_the_authors(tmp_path: Path, nested: bool) -> None:
+def test_a_checkpoint_of_the_authors(tmp_path: Path, *, nested: bool) -> None:
     model = tiny(pretrain_mode=True)
     state = upstream_state(model) | {"module.final_layer.0.weight": torch.ones(2, 2)}
     torch.save({"state_dict": state, "epoch": 1} if nested else state, tmp_path / "c.pth")

@@ -120,7 +120,7 @@ def test_contacts_in_the_brain_are_not_on_the_scalp() -> None:
         ((*NINETEEN, "EEG C3-A2"), False, FailureCode.DUPLICATE_CHANNELS),
     ],
 )
-def test_what_is_refused(names: tuple[str, ...], require_all: bool, code: FailureCode) -> None:
+def test_what_is_refused(names: tuple[str, ...], *, require_all: bool, code: FailureCode) -> None:
     with pytest.raises(RecordingError) as caught:
         require_montage(PickMontage(require_all=require_all), eeg(*names), "sub-01")
     assert caught.value.code is code
