@@ -7,6 +7,7 @@ between two resets is a block; blocks are laid one after the other, a gap apart,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,8 +65,8 @@ class BlockClock:
 
     @property
     def joins(self) -> tuple[float, ...]:
-        """Start of every block but the first."""
-        return tuple(start for start, _ in self.spans[1:])
+        """Middle of each gap between two blocks: there, no bin of either block is cut."""
+        return tuple((before[1] + after[0]) / 2 for before, after in pairwise(self.spans))
 
     def shifts(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
         """Seconds to add to each stamp.
@@ -75,7 +76,7 @@ class BlockClock:
         ValueError
             Where the stamps do not go back exactly once between any two blocks.
         """
-        if len(self) == 1:
+        if len(self) == 1 or not len(stamps):
             return np.zeros(len(stamps))
         starts = run_starts(stamps)
         if len(starts) != len(self):

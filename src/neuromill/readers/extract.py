@@ -103,7 +103,7 @@ def _of_units(tree: Tree, layout: UnitsLayout) -> Iterator[str]:
     for name in (*UNIT_COLUMNS, *own):
         yield join(layout.path, name)
         yield f"{join(layout.path, name)}_index"
-    table = str(tree.attributes(join(layout.path, "electrodes")).get("table") or ELECTRODES)
+    table = str(tree.attributes(join(layout.path, "electrodes")).get("table") or ELECTRODES).strip("/")
     yield table
     for name in (*ELECTRODE_COLUMNS, *(name.removeprefix(PREFIX) for name in named if name.startswith(PREFIX))):
         yield join(table, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -53,12 +54,12 @@ class Behaviour:
 
 
 def series_below(tree: Tree, path: str, depth: int = 0) -> Iterator[str]:
-    """Paths of the series at or below a path, in the order of the file."""
+    """Paths of the series at or below a path, sorted: a store of objects keeps no other order."""
     is_table = str(tree.attributes(path).get("neurodata_type", "")) in TABLES
     if is_series(tree, path) and not is_table:
         yield path
     elif depth < MAX_DEPTH and tree.kind(path) == "group" and not is_table:
-        for name in tree.children(path):
+        for name in sorted(tree.children(path)):
             yield from series_below(tree, join(path, name), depth + 1)
 
 
@@ -82,7 +83,7 @@ def read_behaviour(tree: Tree, layout: SpikeLayout) -> Behaviour:
         if reason:
             notes.append(f"{one.path} is not taken: {reason}")
             continue
-        read = list(_read_declared(tree, one))
+        read = [covariate for covariate in _read_declared(tree, one) if covariate.series.values.size]
         if not read:
             notes.append(f"no behaviour at {one.path}")
         found += read
@@ -100,7 +101,7 @@ def why_not(tree: Tree, path: str) -> str:
         return "its values are not numbers"
     if len(array.shape) not in (1, 2):
         return f"it has {len(array.shape)} dimensions"
-    return "" if array.shape[0] else "it has no rows"
+    return "it holds no value" if 0 in array.shape else ""
 
 
 def _read_declared(tree: Tree, layout: CovariateLayout) -> Iterator[RawCovariate]:
@@ -156,11 +157,11 @@ def _picked(series: RawSeries, layout: CovariateLayout, where: str) -> RawSeries
 
 
 def _with_own_names(found: Sequence[RawCovariate]) -> tuple[RawCovariate, ...]:
-    """Covariates of one name each: where two share one, the name of the container goes before it."""
-    names = [one.name for one in found]
+    """Covariates whose dimensions differ in name: where some do not, the name of the container goes before them."""
+    names = Counter(name for one in found for name in covariate_names(one))
     paths = [[part for part in one.series.path.split("/") if part] for one in found]
     return tuple(
-        replace(one, name="_".join(path[-2:])) if names.count(one.name) > 1 and not one.layout.name else one
+        replace(one, name="_".join(path[-2:])) if max(names[name] for name in covariate_names(one)) > 1 else one
         for one, path in zip(found, paths, strict=True)
     )
 

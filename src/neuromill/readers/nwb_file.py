@@ -298,7 +298,7 @@ def _facts(tree: Tree, notes: tuple[str, ...]) -> SpikeFacts:
 
 def _device(tree: Tree) -> str:
     """Makers of the devices, or their names where no maker is stated; of many, the first."""
-    names = tree.children(DEVICES)
+    names = sorted(tree.children(DEVICES))
     stated = [str(tree.attributes(join(DEVICES, name)).get("manufacturer") or name) for name in names]
     distinct = list(dict.fromkeys(stated))
     more = f" and {len(distinct) - MAX_DEVICES} more" if len(distinct) > MAX_DEVICES else ""

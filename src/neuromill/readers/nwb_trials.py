@@ -42,7 +42,7 @@ def no_trials(*notes: str) -> RawTrials:
 
 def column_names(tree: Tree, layout: TrialsLayout) -> tuple[str, ...]:
     """Names of the columns that are read beside start and stop: those of the card, or all that are simple."""
-    names = [name for name in tree.children(layout.path) if name not in (*TIMES, "id")]
+    names = [name for name in sorted(tree.children(layout.path)) if name not in (*TIMES, "id")]
     simple = [name for name in names if _is_simple(tree, layout.path, name)]
     return tuple(name for name in layout.columns if name in simple) if layout.columns else tuple(simple)
 

@@ -66,7 +66,7 @@ class Tree(Protocol):
         """
 
     def children(self, path: str) -> tuple[str, ...]:
-        """Names below a group, in the order of the file."""
+        """Names below a group, in no order that the content depends on."""
 
     def attributes(self, path: str) -> Mapping[str, Any]:
         """Attributes of a group or an array; "" is the root."""
