@@ -14,6 +14,8 @@ MINIMAL = {
     "licence": "CC0", "citation": "c",
 }  # fmt: skip
 
+SPIKES = {"modality": "spikes", "recordings": {"layout": "dandi"}}
+
 
 def write(folder: Path, text: str, name: str = "card.yaml") -> Path:
     path = folder / name
@@ -54,6 +56,17 @@ def test_a_minimal_card_has_safe_defaults(tmp_path: Path) -> None:
         ({"splits": {"validation": {"sub": ["01"]}}}, "splits.validation"),
         ({"splits": {"validation": {"run": ["1"]}, "disjoint": []}}, "splits"),
         ({"splits": {"disjoint": ["participant"]}}, "splits.disjoint"),
+        ({"splits": {"time_blocks": {"test": [0.9, 0.8]}}}, "splits.time_blocks"),
+        ({"fetch": "torrent"}, "fetch"),
+        ({"fetch": "stream"}, "(card)"),
+        ({"spikes": {}}, "(card)"),
+        ({"modality": "spikes"}, "(card)"),
+        ({"recordings": {"layout": "dandi"}}, "(card)"),
+        ({"recordings": {"datatypes": ["spikes"]}}, "recordings"),
+        ({"recordings": {"path_pattern": "{subject}.edf"}}, "recordings"),
+        ({"recordings": {"layout": "plain", "path_pattern": "{sub}.edf"}}, "recordings.path_pattern"),
+        (SPIKES | {"spikes": {"format": "plexon"}}, "spikes.format"),
+        (SPIKES | {"access": "agreement"}, "(card)"),
     ],
 )
 def test_a_wrong_card_names_file_and_key(tmp_path: Path, change: dict, key: str) -> None:
@@ -123,6 +136,31 @@ def test_test_wins_over_validation() -> None:
     assert splits == ["validation", "test", "validation", "train"]
 
 
+def test_a_star_in_a_label_stands_for_any_text() -> None:
+    card = card_with(splits={"test": {"subject": ["*-held-out-calib", "x"]}})
+    splits = [card.split_of(recording(subject)) for subject in ("H-held-out-calib", "H-held-in-calib", "x", "xx", "")]
+    assert splits == ["test", "train", "test", "train", "train"]
+
+
+def test_time_blocks_leave_a_recording_in_training() -> None:
+    card = card_with(splits={"test": {"subject": ["02"]}, "time_blocks": {"validation": [0.8, 1.0]}})
+    assert [card.split_of(recording(subject)) for subject in ("01", "02")] == ["train", "test"]
+
+
+@pytest.mark.parametrize("archive", ["dandi", "zenodo", "crcns"])
+def test_a_card_of_spikes_has_a_layout_that_reads_the_standard(archive: str) -> None:
+    card = card_with(archive=archive, **SPIKES, spikes={})
+    assert card.spikes is not None
+    assert (card.spikes.format, card.spikes.covariates, card.fetch) == ("nwb", "auto", "whole")
+    assert card_with(archive=archive, **SPIKES).spikes is None
+
+
+def test_the_table_of_duplicates_is_no_card(tmp_path: Path) -> None:
+    write(tmp_path, yaml.safe_dump(MINIMAL))
+    write(tmp_path, "releases: []\n", "duplicates.yaml")
+    assert [card.id for card in load_cards([tmp_path])] == ["ds1"]
+
+
 def test_the_schema_is_json_and_closed() -> None:
     schema = json.loads(json.dumps(card_schema()))
     assert schema["additionalProperties"] is False
@@ -133,7 +171,7 @@ def test_the_cards_of_this_project() -> None:
     cards = {card.id: card for card in load_cards([CATALOGS])}
     smn = cards["ds004078"]
     assert (smn.version, smn.line_freq, smn.licence, smn.archive) == ("1.0.4", 60, "CC0", "openneuro")
-    facts = {name: fact["value"] for name, fact in smn.expected.model_dump().items() if name != "channels"}
+    facts = {name: fact["value"] for name, fact in smn.expected.model_dump().items() if fact and name != "channels"}
     assert facts == {"subjects": 12, "recordings": 720, "hours": 68.09, "n_channels": 306, "sfreq": 1000}
     assert {name: fact.value for name, fact in smn.expected.channels.items()} == {"grad": 204, "mag": 102}
     subjects = [f"{number:02}" for number in range(1, 13)]

@@ -9,7 +9,7 @@ from neuromill.catalog.cards import load_card
 from neuromill.catalog.discovery import Discovery, discover
 from neuromill.catalog.index import read_index, write_index
 from neuromill.catalog.rules import RecordingRules
-from neuromill.records import FailureCode, Manifest, Recording, RecordingError, SourceFile
+from neuromill.records import Entities, FailureCode, Manifest, Recording, RecordingError, SourceFile
 from support.paths import PROJECT, data_root
 from support.snapshots import folder_manifest, listing_manifest, made_manifest, reader_of
 
@@ -30,6 +30,81 @@ def names(discovery: Discovery) -> list[str]:
 
 
 # Made listings
+
+
+DANDI = RecordingRules(layout="dandi")
+PLAIN_SPIKES = RecordingRules(layout="plain", datatypes=("spikes",))
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "suffix", "entities"),
+    [
+        (
+            "sub-C/sub-C_ses-CO-20131003_behavior+ecephys.nwb", "sub-C_ses-CO-20131003_behavior+ecephys",
+            "behavior+ecephys", Entities("C", "CO-20131003"),
+        ),
+        ("sub-H-in/sub-H-in_ses-1.nwb", "sub-H-in_ses-1", "", Entities("H-in", "1")),
+        ("sub-1/sub-1_desc-test_image.nwb.zarr", "sub-1_desc-test_image", "image", Entities("1", description="test")),
+        ("sub-1/sub-1_tis-x_obj-1ab_icephys.nwb", "sub-1_tis-x_obj-1ab_icephys", "icephys", Entities("1")),
+    ],
+)  # fmt: skip
+def test_names_of_dandi(path: str, name: str, suffix: str, entities: Entities) -> None:
+    (recording,) = found(path, "dandiset.yaml", "sub-C/sub-C_eeg.json", rules=DANDI).recordings
+    assert (recording.id.name, recording.suffix, recording.entities) == (name, suffix, entities)
+    assert (recording.format, recording.datatype, len(recording.members)) == ("nwb", "spikes", 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("session.nwb", "no subject in its name"), ("sub-1/sub-1_eeg.edf", "no NWB file")],
+)
+def test_what_dandi_rules_leave_out(path: str, reason: str) -> None:
+    discovery = found(path, rules=DANDI)
+    assert (names(discovery), [left.reason for left in discovery.left_out]) == ([], [reason])
+
+
+def test_dandi_rules_select_by_entity_and_path() -> None:
+    rules = RecordingRules(layout="dandi", exclude_entities={"subject": ("*minival",)}, exclude=("*_image.nwb",))
+    paths = ["sub-a/sub-a_ecephys.nwb", "sub-a/sub-a_image.nwb", "sub-a-minival/sub-a-minival_ecephys.nwb"]
+    assert names(found(*paths, rules=rules)) == ["sub-a_ecephys"]
+
+
+def test_an_nwb_file_of_ieeg_stays_ieeg() -> None:
+    (recording,) = found("sub-1/ieeg/sub-1_task-a_ieeg.nwb").recordings
+    assert (recording.datatype, recording.format) == ("ieeg", "nwb")
+
+
+def test_mat_files_are_recordings_of_spikes_and_of_nothing_else() -> None:
+    paths = ["a/x_1.mat", "a/x_2.nwb", "a/x_3.edf"]
+    assert names(found(*paths, rules=PLAIN)) == ["a__x_2.nwb", "a__x_3.edf"]
+    assert {r.id.name: r.datatype for r in found(*paths, rules=PLAIN_SPIKES).recordings} == {
+        "a__x_1.mat": "spikes", "a__x_2.nwb": "spikes", "a__x_3.edf": "",
+    }  # fmt: skip
+    assert names(found("sub-1/eeg/sub-1_task-a_eeg.mat", "sub-1/eeg/sub-1_task-a_eeg.set")) == ["sub-1_task-a_eeg"]
+
+
+def test_a_path_pattern_gives_entities_and_the_one_datatype() -> None:
+    rules = RecordingRules(
+        layout="plain", datatypes=("eeg",), path_pattern="edf/*/{subject}/{session}_*/*/{subject}_{session}_{run}.edf"
+    )
+    path = "edf/000/aaaaaaaa/s001_2015_12_30/01_tcp_ar/aaaaaaaa_s001_t000.edf"
+    discovery = found(path, "edf/000/README.edf", rules=rules)
+    (recording,) = discovery.recordings
+    assert recording.entities == Entities("aaaaaaaa", "s001", run="t000")
+    assert (recording.datatype, recording.format, recording.suffix) == ("eeg", "edf", "")
+    assert [(left.path, left.reason[:12]) for left in discovery.left_out] == [("edf/000/README.edf", "path pattern")]
+
+
+def test_entities_of_a_path_pattern_are_selected_by() -> None:
+    rules = RecordingRules(
+        layout="plain", datatypes=("spikes",), path_pattern="{subject}_{session}.mat", entities={"subject": ("indy",)}
+    )
+    assert names(found("indy_1.mat", "loco_1.mat", rules=rules)) == ["indy_1.mat"]
+
+
+def test_hidden_files_of_a_zarr_folder_belong_to_it() -> None:
+    (recording,) = found("sub-1_x.nwb.zarr/.zgroup", "sub-1_x.nwb.zarr/a/.zarray", ".x/a.nwb", rules=DANDI).recordings
+    assert (recording.id.name, recording.path, len(recording.members)) == ("sub-1_x", "sub-1_x.nwb.zarr", 2)
 
 
 def test_a_split_recording_is_one() -> None:

@@ -81,3 +81,22 @@ def test_a_brainvision_header_says_what_its_files_are_called() -> None:
 
 def test_what_is_derived_or_unknown_is_no_recording() -> None:
     assert groups("a-eve.fif", "a_epo.fif", "sub-1-trans.fif", "a.txt", "a.eeg", "notes_pdf.txt", "config") == {}
+
+
+def test_an_nwb_zarr_asset_is_one_file_in_an_archive_and_a_folder_on_disk() -> None:
+    asset = groups("sub-1/sub-1_ecephys.nwb.zarr")["sub-1/sub-1_ecephys.nwb.zarr"]
+    assert (asset.format, asset.stem, asset.missing) == ("nwb", "sub-1_ecephys", [])
+    paths = ["x.nwb.zarr/.zgroup", "x.nwb.zarr/units/id/0", "x.nwb.zarr/units/id/.zarray"]
+    (folder,) = groups(*paths).values()
+    assert (folder.path, folder.format, folder.missing, set(names(folder))) == ("x.nwb.zarr", "nwb", [], set(paths))
+    assert groups("x.nwb.zarr/units/id/0")["x.nwb.zarr"].missing == ["x.nwb.zarr/.zgroup"]
+
+
+def test_a_mat_file_is_a_recording_only_where_spikes_are_asked_for() -> None:
+    from neuromill.catalog.grouping import SPIKE_FORMATS
+
+    files = [SourceFile("a.mat", 7), SourceFile("a.set", 7), SourceFile("a.nwb", 7)]
+    assert {g.path: g.format for g in group_files(files, lambda _: b"")} == {"a.set": "eeglab", "a.nwb": "nwb"}
+    assert {g.path: g.format for g in group_files(files, lambda _: b"", SPIKE_FORMATS)} == {
+        "a.mat": "mat", "a.set": "eeglab", "a.nwb": "nwb",
+    }  # fmt: skip

@@ -19,7 +19,10 @@ BIDS_DATATYPES: tuple[Datatype, ...] = ("meg", "eeg", "ieeg")
 DATATYPES: tuple[Datatype, ...] = (*BIDS_DATATYPES, "spikes")
 
 Selection = dict[str, tuple[str, ...]]
-"""Labels by BIDS entity, ``{"run": ("56", "57")}``: selects recordings that have one of the labels of every entity."""
+"""Labels by BIDS entity, ``{"run": ("56", "57")}``: selects recordings that have one of the labels of every entity.
+
+``*`` in a label stands for any text: FALCON's splits are subjects whose labels end in ``held-out-calib``.
+"""
 
 
 class RecordingRules(Config):
@@ -81,7 +84,7 @@ class RecordingRules(Config):
             return f"datatype {datatype} is not asked for"
         if self.entities and not matches(self.entities, entities):
             return "entities are not asked for"
-        if any(getattr(entities, name) in labels for name, labels in self.exclude_entities.items()):
+        if any(_is_one_of(getattr(entities, name), labels) for name, labels in self.exclude_entities.items()):
             return "entities are excluded"
         if self.include and not any(glob_match(pattern, path) for pattern in self.include):
             return "no include pattern matches"
@@ -101,7 +104,11 @@ def check_selection(selection: Selection) -> Selection:
 
 def matches(selection: Selection, entities: Entities) -> bool:
     """Whether every entity of the selection has one of its labels; an empty selection matches nothing."""
-    return bool(selection) and all(getattr(entities, name) in labels for name, labels in selection.items())
+    return bool(selection) and all(_is_one_of(getattr(entities, name), labels) for name, labels in selection.items())
+
+
+def _is_one_of(label: str, wanted: tuple[str, ...]) -> bool:
+    return any(label == one or ("*" in one and glob_match(one, label)) for one in wanted)
 
 
 def glob_match(pattern: str, path: str) -> bool:

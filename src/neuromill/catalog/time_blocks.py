@@ -8,11 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from neuromill.records import Config, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 RANK = {"train": 0, "validation": 1, "test": 2}
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -93,27 +96,26 @@ def block_spans(time_blocks: TimeBlocks, n_bins: int, bin_seconds: float) -> tup
         raise ConfigError(f"no recording has {n_bins} bins of {bin_seconds} s", where="time_blocks")
     whole = _partition(time_blocks, n_bins)
     guard = ceil(round(time_blocks.guard_seconds / bin_seconds, 6))
-    spans = []
-    for before, span, after in zip([None, *whole], whole, [*whole[1:], None], strict=False):
-        start = span.start + guard * _yields(span, before)
-        stop = span.stop - guard * _yields(span, after)
-        if start < stop:
-            spans.append(SplitSpan(span.split, start, stop))
-    return tuple(spans)
+    trimmed = (_without_guards(span, whole, guard) for span in whole)
+    return tuple(span for span in trimmed if span.start < span.stop)
 
 
-def _yields(span: SplitSpan, neighbour: SplitSpan | None) -> bool:
-    """Whether a span gives up the guard at the border with a neighbour."""
-    return neighbour is not None and RANK[span.split] < RANK[neighbour.split]
+def _without_guards(span: SplitSpan, whole: Sequence[SplitSpan], guard: int) -> SplitSpan:
+    """Leave the guards of all spans of higher rank out of a span, also of those beyond a short neighbour."""
+    higher = [other for other in whole if RANK[other.split] > RANK[span.split]]
+    start = max([span.start, *(other.stop + guard for other in higher if other.stop <= span.start)])
+    stop = min([span.stop, *(other.start - guard for other in higher if other.start >= span.stop)])
+    return SplitSpan(span.split, start, stop)
 
 
 def _partition(time_blocks: TimeBlocks, n_bins: int) -> list[SplitSpan]:
     """Every bin of the recording in one span, neighbours of different splits, no guard yet."""
+    edges = [(split, round(begin * n_bins), round(end * n_bins)) for split, begin, end in time_blocks.held_out]
     spans: list[SplitSpan] = []
-    position = 0
-    for split, begin, end in time_blocks.held_out:
-        start, stop = round(begin * n_bins), round(end * n_bins)
-        spans += [SplitSpan("train", position, start), SplitSpan(split, start, stop)]
-        position = stop
-    spans.append(SplitSpan("train", position, n_bins))
+    train_from = 0
+    for split, start, stop in edges:
+        if start < stop:  # else the recording has no bin for this block
+            spans += [SplitSpan("train", train_from, start), SplitSpan(split, start, stop)]
+            train_from = stop
+    spans.append(SplitSpan("train", train_from, n_bins))
     return [span for span in spans if span.start < span.stop]
