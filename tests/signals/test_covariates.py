@@ -7,7 +7,7 @@ from scipy.signal import resample_poly
 
 from neuromill.records import RecordingError
 from neuromill.signals.binning import BinGrid
-from neuromill.signals.covariates import apply_steps, boxcar, mask_on_grid, scale_of, success_on_grid, to_grid
+from neuromill.signals.covariates import apply_steps, boxcar, mask_on_grid, scale_of, to_grid
 from neuromill.signals.spike_steps import SmoothCovariates
 
 FLOAT32 = {"rtol": 2e-7, "atol": 0}  # what is stored; everything before it is float64
@@ -234,15 +234,6 @@ def test_masks_equal_looking_at_every_moment(moments: list[int], bits: int) -> N
     for i in range(10):
         held = [np.searchsorted(stamps, m / 1000, side="right") - 1 for m in range(20 * i, 20 * i + 21)]
         assert made[i] == all(h >= 0 and bools[h] for h in held)
-
-
-def test_success_is_being_wholly_in_a_successful_trial() -> None:
-    grid = BinGrid(0.0, 20, 0.02)
-    starts, stops = np.array([0.01, 0.1, 0.2, np.nan, 0.38]), np.array([0.06, 0.2, 0.3, 0.4, 9.0])
-    success = np.array([True, True, False, True, True])
-    made = success_on_grid(starts, stops, success, grid)
-    assert np.flatnonzero(made).tolist() == [1, 2, 5, 6, 7, 8, 9, 19]
-    assert success_on_grid(np.empty(0), np.empty(0), np.empty(0, bool), grid).all()
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30), st.integers(0, 9), st.integers(0, 9))

@@ -8,17 +8,17 @@ import zarr
 from numpy.testing import assert_array_equal
 
 from neuromill.records import RecordingError, SpikeTokens, TrialTable
-from neuromill.store.attributes import SpikeAttributes, unit_table_of
+from neuromill.store.attributes import unit_table_of
 from neuromill.store.errors import StoreError
 from neuromill.store.index import rebuild_index
 from neuromill.store.reader import StoreReader
 from neuromill.store.spike_tokens_reading import read_chunks, read_tokens
-from neuromill.store.spike_writer import TOKEN_ARRAYS, Behaviour, SpikeWriter
+from neuromill.store.spike_writer import TOKEN_ARRAYS, Behaviour, SpikeWriter, success_mask
 from neuromill.store.verify import inspect_group, verify_store
 from support.spikes import (
-    FACTS,
     NAME,
     behaviour,
+    spike_attributes,
     spike_counts,
     spike_tokens,
     trial_table,
@@ -37,6 +37,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     write_spikes(tmp_path, counts, start_seconds=1.25)
     rebuild_index(tmp_path)
     own, trials = behaviour(7000), trial_table()
+    success = success_mask(trials, 1.25, 0.02, 7000)
     with StoreReader.open(tmp_path) as reader:
         one = reader.recording(NAME)
         assert (one.kind, one.n_rows, one.n_channels, one.sfreq) == ("spikes", 7000, 5, 50.0)
@@ -45,7 +46,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
             assert_array_equal(reader.read(NAME, "covariate", start, stop), own.values[start:stop])
             assert_array_equal(reader.read(NAME, "covariate_valid", start, stop), own.valid[start:stop])
             assert_array_equal(reader.read(NAME, "segment", start, stop), own.segment[start:stop])
-            assert_array_equal(reader.read(NAME, "trial_success_mask", start, stop), own.trial_success_mask[start:stop])
+            assert_array_equal(reader.read(NAME, "trial_success_mask", start, stop), success[start:stop])
         assert_array_equal(reader.read(NAME, "covariate_scale"), own.scale)
         rates = counts[own.segment >= 0].sum(axis=0) / (np.count_nonzero(own.segment >= 0) * 0.02)
         assert_array_equal(reader.read(NAME, "unit_mean_rate"), rates.astype(np.float32))
@@ -120,7 +121,7 @@ def test_nothing_observed_has_no_rate(tmp_path: Path) -> None:
     own = replace(behaviour(100), segment=np.full(100, -1, np.int32))
     with SpikeWriter(tmp_path, NAME, n_units=3, bin_seconds=0.02) as writer:
         writer.write(counts)
-        writer.publish(SpikeAttributes(**FACTS), unit_table(3), behaviour=own, trials=trial_table())
+        writer.publish(spike_attributes(), unit_table(3), behaviour=own, trials=trial_table())
     with StoreReader.of_groups(tmp_path) as reader:
         assert np.isnan(reader.read(NAME, "unit_mean_rate")).all()
 
@@ -141,7 +142,7 @@ def test_what_does_not_fit_is_refused(
         writer.write(spike_counts(n_written, 3))
         with pytest.raises((RecordingError, StoreError), match=fault):
             writer.publish(
-                SpikeAttributes(**{**FACTS, "sfreq": sfreq}),
+                spike_attributes(sfreq=sfreq),
                 unit_table(n_units),
                 behaviour=behaviour(n_behaviour),
                 trials=trial_table(),
@@ -165,13 +166,28 @@ def test_a_recording_without_spikes_is_none(tmp_path: Path) -> None:
         {"units": ("m",)},
         {"scale": np.ones(3, np.float32)},
         {"segment": np.zeros(99, np.int32)},
-        {"trial_success_mask": np.ones(99, bool)},
         {"valid": np.ones((100, 2), bool)},  # NaN among them
     ],
 )
 def test_behaviour_fits_itself(fault: dict) -> None:
     with pytest.raises(ValueError, match="behaviour"):
         replace(behaviour(100), **fault)
+
+
+def test_attributes_and_data_are_on_one_clock(tmp_path: Path) -> None:
+    for facts in ({"start_seconds": 0.02}, {"bin_seconds": 0.01, "sfreq": 100.0}):
+        with SpikeWriter(tmp_path, NAME, n_units=3, bin_seconds=0.02) as writer:
+            writer.write(spike_counts(100, 3))
+            with pytest.raises(StoreError, match="bins of the attributes"):
+                writer.publish(spike_attributes(**facts), unit_table(3), behaviour=behaviour(100), trials=trial_table())
+
+
+def test_success_is_being_wholly_in_a_successful_trial() -> None:
+    starts, stops = np.array([0.01, 0.1, 0.2, np.nan, 0.38]), np.array([0.06, 0.2, 0.3, 0.4, 9.0])
+    trials = TrialTable(starts + 1, stops + 1, np.array([True, True, False, True, True]))
+    assert np.flatnonzero(success_mask(trials, 1.0, 0.02, 20)).tolist() == [1, 2, 5, 6, 7, 8, 9, 19]
+    assert success_mask(TrialTable(np.empty(0), np.empty(0), np.empty(0, bool)), 0.0, 0.02, 20).all()
+    assert not success_mask(replace(trials, success=np.zeros(5, bool)), 1.0, 0.02, 20).any()
 
 
 def test_columns_of_trials_may_not_hide_each_other(tmp_path: Path) -> None:

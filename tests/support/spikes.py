@@ -50,7 +50,7 @@ def trial_table() -> TrialTable:
     return TrialTable(np.array([1.0, 5.0]), np.array([3.0, 7.0]), np.array([True, False]), columns)
 
 
-def behaviour(n_times: int, n_covariates: int = 2) -> Behaviour:
+def behaviour(n_times: int, n_covariates: int = 2, start_seconds: float = 0.0) -> Behaviour:
     """Sines with an unobserved stretch in the middle, two segments."""
     time = np.arange(n_times)
     values = np.sin(time[:, None] / (7.0 + np.arange(n_covariates))).astype(np.float32)
@@ -64,13 +64,18 @@ def behaviour(n_times: int, n_covariates: int = 2) -> Behaviour:
         valid=np.isfinite(values),
         scale=np.full(n_covariates, 0.9, np.float32),
         segment=segment,
-        trial_success_mask=(time >= 50) & (time < 150),
+        start_seconds=start_seconds,
     )
 
 
 def spike_counts(n_times: int, n_units: int, seed: int = 0) -> NDArray[np.uint8]:
     """uint8 [time, unit]."""
     return np.random.default_rng(seed).poisson(0.3, (n_times, n_units)).astype(np.uint8)
+
+
+def spike_attributes(**facts) -> SpikeAttributes:
+    """What a recording says about itself, or other facts."""
+    return SpikeAttributes(**{**FACTS, "bin_seconds": BIN_SECONDS, **facts})
 
 
 def write_spikes(
@@ -84,9 +89,9 @@ def write_spikes(
         for block in blocks:
             writer.write(block)
         return writer.publish(
-            SpikeAttributes(**FACTS, start_seconds=start_seconds),
+            spike_attributes(start_seconds=start_seconds),
             unit_table(counts.shape[1]),
-            behaviour=behaviour(len(counts), n_covariates),
+            behaviour=behaviour(len(counts), n_covariates, start_seconds),
             trials=trials,
             replace=replace,
         )

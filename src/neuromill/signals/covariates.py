@@ -139,29 +139,6 @@ def mask_on_grid(stamps: NDArray[np.float64], bools: NDArray[np.bool_], grid: Bi
     return passed
 
 
-def success_on_grid(
-    starts: NDArray[np.float64], stops: NDArray[np.float64], success: NDArray[np.bool_], grid: BinGrid
-) -> NDArray[np.bool_]:
-    """Bins that lie wholly in a successful trial; all of them where there are no trials.
-
-    Parameters
-    ----------
-    starts, stops
-        float64 [trial] seconds; a trial that has not both is left out.
-    success
-        bool [trial].
-    """
-    if not len(starts):
-        return np.ones(grid.n_bins, np.bool_)
-    inside = np.zeros(grid.n_bins, np.bool_)
-    usable = np.asarray(success, bool) & np.isfinite(starts) & np.isfinite(stops)
-    first = np.ceil((ticks_of(starts[usable]) - grid.origin) / grid.width)
-    stop = np.floor((ticks_of(stops[usable]) - grid.origin) / grid.width)
-    for a, b in np.clip(np.stack([first, stop], axis=1), 0, grid.n_bins).astype(np.int64).tolist():
-        inside[a:b] = True
-    return inside
-
-
 def apply_steps(
     values: NDArray[np.float32], steps: Sequence[SpikeStep], grid: BinGrid, segment: NDArray[np.int32]
 ) -> NDArray[np.float32]:

@@ -94,15 +94,18 @@ class FeatureAttributes(TokenAttributes):
 class SpikeAttributes(RecordingAttributes):
     """Prepared spikes and behaviour; ``sfreq`` is the number of bins per second.
 
-    Unit columns, covariate names, ``n_times`` and ``bin_seconds`` are added by the writer.
+    Unit columns, covariate names and ``n_times`` are added by the writer.
 
     Attributes
     ----------
     start_seconds
         Start of the first bin on the clock of the recording.
+    bin_seconds
+        Width of a bin.
     """
 
     start_seconds: float = 0.0
+    bin_seconds: float = Field(gt=0)
 
 
 class SpikeTokenAttributes(SpikeAttributes):
@@ -110,15 +113,12 @@ class SpikeTokenAttributes(SpikeAttributes):
 
     Attributes
     ----------
-    bin_seconds
-        Width of a bin.
     chunk_bins
         Bins of a chunk; one that a gap or the end cuts short has fewer.
     tokenizer
         Digest of the vocabulary and settings that made the tokens.
     """
 
-    bin_seconds: float = Field(gt=0)
     chunk_bins: int = Field(gt=0)
     tokenizer: str
 

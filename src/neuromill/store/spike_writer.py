@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CHUNK_SECONDS = 60.0  # of counts: 576 kB of 192 units at 20 ms
 CHUNK_TOKENS = 2**15  # 1 MB of patches
+TICKS = 1_000_000  # per second: edges of bins and trials are compared in whole microseconds
 RATE_TOLERANCE = 1e-9
 TRIAL_ARRAYS = ("trial_start", "trial_stop", "trial_success")
 TOKEN_ARRAYS: dict[str, tuple[str, ...]] = {
@@ -69,8 +70,8 @@ class Behaviour:
         float32 [covariate]: what a tokenizer divides by.
     segment
         int32 [time]: stretch of uninterrupted observation, -1 where nothing was observed.
-    trial_success_mask
-        bool [time]: in a successful trial; all True where nobody says.
+    start_seconds
+        Start of the first bin on the clock of the recording, which is that of the trials.
     """
 
     names: tuple[str, ...]
@@ -79,7 +80,7 @@ class Behaviour:
     valid: NDArray[np.bool_]
     scale: NDArray[np.float32]
     segment: NDArray[np.int32]
-    trial_success_mask: NDArray[np.bool_]
+    start_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         n_times, n_covariates = len(self.segment), len(self.names)
@@ -88,7 +89,6 @@ class Behaviour:
             "values": (self.values.shape, (n_times, n_covariates)),
             "valid": (self.valid.shape, (n_times, n_covariates)),
             "scale": (self.scale.shape, (n_covariates,)),
-            "trial_success_mask": (self.trial_success_mask.shape, (n_times,)),
         }
         for name, (found, wanted) in shapes.items():
             if found != wanted:
@@ -159,10 +159,11 @@ class SpikeWriter(SpoolingWriter):
         self._group.add_array(self._spec("counts", ("unit",), "uint8", counts_note), self._spool.blocks())
         self._add_plain("unit_mean_rate", ("unit",), rates, "float32", "Hz")
         self._add_behaviour(behaviour)
+        success = success_mask(trials, behaviour.start_seconds, self._bin_seconds, self.n_rows)
+        self._add_rows("trial_success_mask", (), success, {})
         self._add_trials(trials)
         facts = {
             "n_times": self.n_rows,
-            "bin_seconds": self._bin_seconds,
             "n_spikes": n_spikes,
             "covariate_names": list(behaviour.names),
             "covariate_units": list(behaviour.units),
@@ -178,6 +179,9 @@ class SpikeWriter(SpoolingWriter):
             raise StoreError(f"{len(units)} units in the table, {self._n_units} written", where=self.recording)
         if len(behaviour.segment) != self.n_rows:
             raise StoreError(f"behaviour of {len(behaviour.segment)} bins, {self.n_rows} written", where=self.recording)
+        clocks = (attributes.start_seconds, attributes.bin_seconds), (behaviour.start_seconds, self._bin_seconds)
+        if clocks[0] != clocks[1]:
+            raise StoreError(f"bins of the attributes {clocks[0]} and of the data {clocks[1]}", where=self.recording)
         _require_rate(attributes.sfreq, self._bin_seconds, self.recording)
 
     def _spike_totals(self, segment: NDArray[np.int32]) -> tuple[int, NDArray[np.float64]]:
@@ -193,7 +197,6 @@ class SpikeWriter(SpoolingWriter):
 
     def _add_behaviour(self, behaviour: Behaviour) -> None:
         self._add_rows("segment", (), behaviour.segment.astype(np.int32), {"long_name": "-1: not observed"}, -1)
-        self._add_rows("trial_success_mask", (), behaviour.trial_success_mask.astype(bool), {})
         if behaviour.names:  # Zarr has no chunk of length 0
             units = sorted(set(behaviour.units))
             note = {"units": units[0] if len(units) == 1 else "see covariate_units"}
@@ -308,6 +311,23 @@ class SpikeTokenWriter:
             dtype = str(values.dtype)
             spec = ArraySpec(name, dims, values.shape, dtype, chunk, rows, plain_fill(dtype))
             self._group.add_array(spec, [values])
+
+
+def success_mask(trials: TrialTable, start_seconds: float, bin_seconds: float, n_times: int) -> NDArray[np.bool_]:
+    """Bins that lie wholly in a successful trial, to the microsecond; all of them where there are no trials.
+
+    A trial without start or stop is in none.
+    """
+    if not len(trials):
+        return np.ones(n_times, np.bool_)
+    usable = np.asarray(trials.success, bool) & np.isfinite(trials.starts) & np.isfinite(trials.stops)
+    edges = np.rint(np.stack([trials.starts[usable], trials.stops[usable]]) * TICKS) - round(start_seconds * TICKS)
+    width = round(bin_seconds * TICKS)
+    first, stop = np.clip([np.ceil(edges[0] / width), np.floor(edges[1] / width)], 0, n_times).astype(np.int64)
+    inside = np.zeros(n_times, np.bool_)
+    for a, b in zip(first.tolist(), stop.tolist(), strict=True):
+        inside[a:b] = True
+    return inside
 
 
 def _require_consistent(tokens: SpikeTokens, recording: str) -> None:
