@@ -15,6 +15,9 @@ from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import done_recordings, require_whole, work_context
 from neuromill.stages.identities import train_identity
 from neuromill.stages.outcomes import Stage, StageResult
+from neuromill.stages.sections import criss_cross_training
+from neuromill.stages.spike_training import spike_run_identity, train_spikes
+from neuromill.training.ndt3_config import Ndt3TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from neuromill.records import Recording
+    from neuromill.records import Recording, RecordingError
     from neuromill.stages.choosing import Chosen
     from neuromill.stages.pipeline import Pipeline
     from neuromill.stages.report import Report
@@ -31,8 +34,9 @@ if TYPE_CHECKING:
     from neuromill.stages.work import WorkContext
     from neuromill.stages.workspace import Workspace
     from neuromill.tokenizers.tokenizer import RvqTokenizer
-    from neuromill.training.config import TrainConfig
+    from neuromill.training.config import RunConfig, TrainConfig
     from neuromill.training.loop import Progress, TrainResult
+    from neuromill.training.metrics import Scores
     from neuromill.training.store_tokens import StoreTokens
 
 MODEL = "model"
@@ -62,7 +66,7 @@ def halves(workspace: Workspace, chosen: Chosen, context: WorkContext) -> Halves
 
 def model_folder(workspace: Workspace, chosen: Chosen, context: WorkContext) -> Path:
     """Folder of the model that a finished run on these tokens has written."""
-    return _run_folder(workspace, context, halves(workspace, chosen, context)) / MODEL
+    return _run_folder(workspace, chosen, context, halves(workspace, chosen, context)) / MODEL
 
 
 def train_model(workspace: Workspace, pipeline: Pipeline, selection: Selection, report: Report) -> StageResult:
@@ -84,20 +88,20 @@ def train_model(workspace: Workspace, pipeline: Pipeline, selection: Selection, 
     chosen.require_no_leaks()
     context = work_context(workspace, pipeline, chosen, Stage.TRAIN)
     split = halves(workspace, chosen, context)
-    folder = _run_folder(workspace, context, split)
+    folder = _run_folder(workspace, chosen, context, split)
     if _is_trained(folder):
         return StageResult(Stage.TRAIN, folder.name, 1, 1, 0, 0, time.perf_counter() - begin, 0, "nothing to do")
     if not split.train:
         raise ConfigError(
             "no tokenized recording is in the train split", where=pipeline.name, next_step="run `neuromill tokenize`"
         )
-    result = _train(workspace, context, split, folder, report)
-    size = sum(file.stat().st_size for file in result.model_folder.iterdir())
-    note = f"loss {result.first_loss:.3f} -> {result.last_loss:.3f}"
+    learner = _learner(workspace, chosen, context, split, folder)
+    result = _train(workspace, context, learner, folder, report)
+    size, note = sum(file.stat().st_size for file in result.model_folder.iterdir()), learner.summary(result)
     return StageResult(Stage.TRAIN, folder.name, 1, 0, 1, 0, time.perf_counter() - begin, size, note)
 
 
-def global_rank(config: TrainConfig) -> int:
+def global_rank(config: RunConfig) -> int:
     """Rank of this process among those of a run; 0 where the run has but one."""
     if config.devices == 1:
         return 0
@@ -118,7 +122,9 @@ def _require_launcher(pipeline: Pipeline) -> None:
         )
 
 
-def _run_folder(workspace: Workspace, context: WorkContext, split: Halves) -> Path:
+def _run_folder(workspace: Workspace, chosen: Chosen, context: WorkContext, split: Halves) -> Path:
+    if isinstance(context.pipeline.train, Ndt3TrainConfig):
+        return workspace.run_folder(spike_run_identity(chosen, context, split))
     return workspace.run_folder(train_identity(context.pipeline, context.token_identity, split.train, split.validation))
 
 
@@ -128,28 +134,65 @@ def _is_trained(folder: Path) -> bool:
     return is_complete(folder / MODEL)
 
 
-def _train(workspace: Workspace, context: WorkContext, split: Halves, folder: Path, report: Report) -> TrainResult:
-    import torch
+@dataclass(frozen=True, slots=True)
+class _Learner:
+    """What the stage needs to know of one kind of training.
 
+    Attributes
+    ----------
+    learn
+        Train, or continue; told what to call after each step.
+    summary
+        One line on what came out.
+    left_out
+        Recordings that cannot be trained on.
+    """
+
+    learn: Callable[[Callable[[Progress], None] | None], TrainResult[Any]]
+    summary: Callable[[TrainResult[Any]], str]
+    left_out: tuple[RecordingError, ...] = ()
+
+
+def _learner(workspace: Workspace, chosen: Chosen, context: WorkContext, split: Halves, folder: Path) -> _Learner:
+    if isinstance(context.pipeline.train, Ndt3TrainConfig):
+        from neuromill.training.ndt3_task import summary
+
+        return _Learner(partial(train_spikes, workspace, chosen, context, split, folder), summary)
+    return _code_learner(workspace, context, split, folder)
+
+
+def _code_learner(workspace: Workspace, context: WorkContext, split: Halves, folder: Path) -> _Learner:
     from neuromill.training.criss_cross_task import train
 
-    config = context.pipeline.train
-    torch.set_num_threads(config.cpu_threads)
     tokenizer = context.tokenizer()
     train_tokens = open_tokens(workspace, context, split.train)
     held_out = open_tokens(workspace, context, split.validation) if split.validation else None
+    settings = model_settings(criss_cross_training(context.pipeline), tokenizer)
 
-    def learn(on_step: Callable[[Progress], None] | None) -> TrainResult:
-        settings = model_settings(config, tokenizer)
+    def learn(on_step: Callable[[Progress], None] | None) -> TrainResult[Scores]:
         return train(settings, train_tokens, held_out, codebooks(tokenizer), folder, on_step=on_step)
 
+    return _Learner(learn, _losses, train_tokens.left_out + (held_out.left_out if held_out else ()))
+
+
+def _losses(result: TrainResult[Any]) -> str:
+    return f"loss {result.first_loss:.3f} -> {result.last_loss:.3f}"
+
+
+def _train(
+    workspace: Workspace, context: WorkContext, learner: _Learner, folder: Path, report: Report
+) -> TrainResult[Any]:
+    import torch
+
+    config = context.pipeline.train
+    torch.set_num_threads(config.cpu_threads)
     if global_rank(config) > 0:
-        return learn(None)
-    for error in train_tokens.left_out + (held_out.left_out if held_out else ()):
+        return learner.learn(None)
+    for error in learner.left_out:
         report.say(f"left out of training: {error}")
     with _noted(workspace, folder, report) as facts:
-        result = learn(_teller(report))
-        report.end(f"loss {result.first_loss:.3f} -> {result.last_loss:.3f}")
+        result = learner.learn(_teller(report))
+        report.end(learner.summary(result))
         facts.update(_facts(result))
     return result
 
@@ -167,9 +210,11 @@ def _noted(workspace: Workspace, folder: Path, report: Report) -> Iterator[dict[
         workspace.ledger.end_run(number, facts=facts)
 
 
-def _facts(result: TrainResult) -> dict[str, Any]:
+def _facts(result: TrainResult[Any]) -> dict[str, Any]:
     kept = ("steps", "first_loss", "last_loss", "device", "precision", "world_size")
-    return {name: getattr(result, name) for name in kept}
+    facts = {name: getattr(result, name) for name in kept}
+    r2 = {"r2": getattr(result.validation, "r2", None)} | {f"{row['name']}_r2": row["r2"] for row in result.baselines}
+    return facts | {name: value for name, value in r2.items() if value is not None}
 
 
 def _teller(report: Report) -> Callable[[Progress], None]:
@@ -220,5 +265,5 @@ def open_tokens(workspace: Workspace, context: WorkContext, recordings: Sequence
     return StoreTokens.open(
         [workspace.store(version, Stage.TOKENIZE, context.token_identity) for version in versions],
         pick=lambda one: one.attributes["recording_id"] in wanted,
-        parity=context.pipeline.train.model.parity,
+        parity=criss_cross_training(context.pipeline).model.parity,
     )
