@@ -211,11 +211,28 @@ def test_parity_ends_without_norm() -> None:
     assert published.std() < 0.7 * ours.std()
 
 
-def test_dropout_works_in_training_only() -> None:
+@pytest.mark.parametrize("where", ["attention", "branches"])
+def test_dropout_works_in_training_only(where: str) -> None:
     model, batch = tiny(dropout=0.5), batch_of()
+    for layer in model.trunk.layers:
+        if where == "attention":
+            layer.drop.p = 0
+        else:
+            layer.attention.dropout = 0
+    model.trunk.drop.p = 0
     assert torch.equal(model(batch).covariates, model(batch).covariates)
     model.train()
     assert not torch.equal(model(batch).covariates, model(batch).covariates)
+
+
+@pytest.mark.parametrize("parity", [True, False])
+def test_every_branch_is_dropped_before_it_is_added(*, parity: bool) -> None:
+    model, calls = tiny(parity=parity), []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.register_forward_hook(lambda *_: calls.append(1))
+    model(batch_of())
+    assert len(calls) == 2 * model.config.n_layers + (not parity)
 
 
 def test_published_dummy_is_trained_towards_zero() -> None:
