@@ -146,7 +146,7 @@ class TfDualTokenizerConfig(Config):
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         most = self.network.max_channels
-        if len(self.channels) > most or self.group_channels > most:
+        if (len(self.channels) or self.group_channels) > most:
             raise ValueError(f"more channels than the {most} rows of the position table")
         if len({name.upper() for name in self.channels}) < len(self.channels):
             raise ValueError("a channel is named twice")
