@@ -12,6 +12,7 @@ from neuromill.models.eegssm import EEGSSM
 from neuromill.models.eegssm_config import EEGSSMConfig
 from neuromill.records import ConfigError
 
+AUTO = torch.export.Dim.AUTO
 TOLERANCE = 5e-5  # on outputs of order one; measured: 8e-6
 SMALL = EEGSSMConfig(
     patch_size=50, res_channels=8, skip_channels=12, out_channels=16, num_res_layers=2, s4_lmax=16,
@@ -235,17 +236,17 @@ def test_inputs_that_do_not_fit() -> None:
 
 @torch.no_grad()
 def test_export() -> None:
-    """The backbone can be exported with any batch size; channels and patches are those of the example."""
+    """The backbone can be exported for any batch, channels and length, up to as many tokens as kernels have taps."""
 
     class Backbone(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = small()
+            self.model = small(s4_lmax=1024)
 
         def forward(self, x: Tensor) -> Tensor:
             return self.model.features(x)
 
     backbone = Backbone().eval()
-    exported = torch.export.export(backbone, (windows(),), dynamic_shapes={"x": {0: torch.export.Dim("batch")}})
-    x = windows(5)
-    torch.testing.assert_close(exported.module()(x), backbone(x), atol=1e-5, rtol=0)
+    exported = torch.export.export(backbone, (windows(),), dynamic_shapes={"x": dict.fromkeys(range(3), AUTO)})
+    for x in (windows(5), windows(3, 7, 9), windows(2, 19, 30)):
+        torch.testing.assert_close(exported.module()(x), backbone(x), atol=1e-5, rtol=0)

@@ -9,6 +9,8 @@ import huggingface_hub
 import pytest
 import torch
 
+from neuromill.models.config import CrissCrossConfig
+from neuromill.models.criss_cross import CrissCross
 from neuromill.models.eegssm import EEGSSM
 from neuromill.records import ConfigError
 
@@ -81,6 +83,19 @@ def test_another_class(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="criss_cross"):
         Narrow.from_pretrained(tmp_path / "model")
+
+
+def test_other_models_share_it(tmp_path: Path) -> None:
+    config = CrissCrossConfig(latent_dim=16, n_layers=1, n_heads=2, fourier_dim=6, codebook_size=8, codebook_dim=4)
+    model = CrissCross(config)
+    model.save_pretrained(tmp_path / "model")
+    back = CrissCross.from_pretrained(tmp_path / "model")
+    assert back.config == config
+    assert all(torch.equal(value, back.state_dict()[name]) for name, value in model.state_dict().items())
+    with pytest.raises(ConfigError, match="n_layers cannot be changed"):
+        CrissCross.from_pretrained(tmp_path / "model", n_layers=2)
+    with pytest.raises(ConfigError):
+        EEGSSM.from_pretrained(tmp_path / "model")
 
 
 class FakeHub:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from neuromill.models.attention import SelfAttention
+from neuromill.models.hub import HubMixin
 from neuromill.models.rotary import make_rotation
 from neuromill.records import ConfigError
 
@@ -55,7 +56,7 @@ def masked_positions(masked_frames: Tensor, channel_mask: Tensor | None, n_chann
     return everywhere if channel_mask is None else everywhere & channel_mask[:, :, None]
 
 
-class CrissCross(nn.Module):
+class CrissCross(HubMixin, nn.Module, files="neuromill.models.files"):
     """Predicts masked RVQ codes of all sensors from the codes around them.
 
     Parameters

@@ -159,15 +159,15 @@ class GlobalConv(nn.Module):
     def _convolved(self, x: Tensor) -> Tensor:
         """[batch, feature, token] -> [batch, head, feature, token]."""
         n = x.shape[-1]
-        n_fft = 2 * n
-        response = torch.fft.rfft(self._two_sided(n, n_fft))
+        taps = self.kernels(n)
+        n_fft = n + taps.shape[-1]  # no tap of one end of the circle meets one of the other
+        response = torch.fft.rfft(self._two_sided(taps, n_fft))
         spectrum = torch.fft.rfft(x, n=n_fft)
         filtered: Tensor = torch.fft.irfft(spectrum[:, None] * response, n=n_fft)[..., :n]
         return filtered + x[:, None] * self.skip_weight[:, :, None]
 
-    def _two_sided(self, n: int, n_fft: int) -> Tensor:
+    def _two_sided(self, taps: Tensor, n_fft: int) -> Tensor:
         """Kernels on a circle of ``n_fft`` samples: tap m at lag m, tap m of the other direction at lag -1 - m."""
-        taps = self.kernels(n)
         taps = functional.pad(taps, (0, n_fft - taps.shape[-1]))
         if self.directions == 1:
             return taps

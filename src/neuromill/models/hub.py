@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,6 +17,7 @@ from neuromill.records import ConfigError
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable, Iterable
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
@@ -76,7 +78,10 @@ class HubMixin:
         folder = folder_of(
             source, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
         )
-        model = import_module(cls._files).from_pretrained(folder, cls, **changes)
+        read = import_module(cls._files).from_pretrained
+        if changes and not _takes(read, changes):
+            raise ConfigError(f"{cls.__name__} is opened as it was saved: {', '.join(changes)} cannot be changed")
+        model = read(folder, cls, **changes)
         if not isinstance(model, cls):
             raise ConfigError(f"a {type(model).__name__}, not a {cls.__name__}", where=str(source))
         return model
@@ -127,6 +132,13 @@ class HubMixin:
             message = commit_message or f"{type(self).__name__} of neuromill"
             short = short_card(type(self), repo_id) if card is None else None
             return _upload(folder, repo_id, message, private=private, token=token, revision=revision, short=short)
+
+
+def _takes(read: Callable[..., Any], names: Iterable[str]) -> bool:
+    """Whether a function can be called with these names."""
+    parameters = signature(read).parameters
+    takes_any = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return takes_any or parameters.keys() >= set(names)
 
 
 def short_card(kind: type, repo_id: str) -> str:

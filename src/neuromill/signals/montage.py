@@ -25,9 +25,10 @@ MONTAGES: Mapping[str, tuple[str, ...]] = {
 SAME_PLACE: Mapping[str, str] = {"T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
 """Names of the 10-10 system -> those of the 10-20 system for the same place."""
 
-REFERENCES = frozenset(
-    "REF LE AR AV AVG AVE AVERAGE CAR LINKED A1 A2 M1 M2 A12 A1A2 M1M2 A1+A2 M1+M2".split(),
-)
+REFERENCES = frozenset({
+    "REF", "LE", "AR", "AV", "AVG", "AVE", "AVERAGE", "CAR", "LINKED",
+    "A1", "A2", "M1", "M2", "A12", "A1A2", "M1M2", "A1+A2", "M1+M2",
+})  # fmt: skip
 """What may stand behind a name and leave it the name of one electrode. Another electrode there makes it bipolar."""
 
 NAME = re.compile(
