@@ -1,0 +1,143 @@
+"""The train stage for spikes: time blocks of the card, what names a run, what it tells, fine-tuning one session."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from neuromill.records import ConfigError
+from neuromill.stages.choosing import choose
+from neuromill.stages.contexts import work_context
+from neuromill.stages.outcomes import Stage
+from neuromill.stages.pipeline import Pipeline
+from neuromill.stages.running import run_stage
+from neuromill.stages.selection import Selection
+from neuromill.stages.shipped import shipped_folder
+from neuromill.stages.spike_training import open_spike_tokens, spans_of
+from neuromill.stages.training import halves
+from neuromill.stages.workspace import Workspace
+from neuromill.synthetic.nwb import SessionsSpec, session_files
+from neuromill.training.metrics import MetricsFile
+from support.stages import Listener, workspace_at
+
+SPEC = SessionsSpec(subjects=2, units_per_array=8, seconds=40.0)
+SELECTION = Selection()
+
+
+def tiny(**train: object) -> Pipeline:
+    return Pipeline.model_validate(
+        {
+            "name": "tiny-spikes",
+            "datasets": ["own-spikes"],
+            "prepare": {"kind": "spikes"},
+            "tokenizer": {"kind": "ndt3"},
+            "train": {
+                "kind": "ndt3",
+                "model": {"hidden_dim": 32, "n_layers": 1, "n_heads": 2},
+                "ridge": {"lags": [3]},
+                "batch_size": 4,
+                "max_steps": 3,
+                "log_every_steps": 1,
+                "accelerator": "cpu",
+                **train,
+            },
+        }
+    )
+
+
+def write_card(home: Path, folder: Path, **splits: object) -> None:
+    card = yaml.safe_load((shipped_folder("catalogs") / "dandi" / "999002.yaml").read_text())
+    card |= {"id": "own-spikes", "archive": "local", "folder": str(folder), "version": "1"}
+    card["splits"] = splits or card["splits"]
+    (home / "catalogs").mkdir(parents=True, exist_ok=True)
+    (home / "catalogs" / "own.yaml").write_text(yaml.safe_dump(card))
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    folder = tmp_path_factory.mktemp("spikes")
+    for path, content in session_files(SPEC).items():
+        file = folder / "sessions" / path
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
+    write_card(folder / "home", folder / "sessions")
+    with workspace_at(folder / "home") as opened:
+        for stage in (Stage.INGEST, Stage.PREPARE, Stage.TOKENIZE):
+            assert run_stage(opened, tiny(), SELECTION, stage).done == 2
+        yield opened
+
+
+def test_a_run_tells_r2_beside_ridge_and_is_done_once(workspace: Workspace) -> None:
+    listener = Listener()
+    result = run_stage(workspace, tiny(), SELECTION, Stage.TRAIN, listener)
+    assert result.note.startswith("R2 ")
+    assert "(ridge " in result.note
+    facts = workspace.ledger.runs("train")[-1].facts
+    assert {"r2", "ridge_r2", "mean_r2", "first_loss", "world_size"} <= facts.keys()
+    rows = MetricsFile(workspace.run_folder(result.identity) / "metrics.jsonl").rows()
+    assert [row["name"] for row in rows if row["kind"] == "baseline"] == ["mean", "ridge"]
+    (validation,) = [row for row in rows if row["kind"] == "validation"]
+    assert len(validation["r2_per_recording"]) == 2
+    assert run_stage(workspace, tiny(), SELECTION, Stage.TRAIN).note == "nothing to do"
+
+
+def test_the_blocks_of_the_card_are_the_splits(workspace: Workspace) -> None:
+    chosen = choose(workspace, tiny(), SELECTION)
+    context = work_context(workspace, tiny(), chosen, Stage.TRAIN)
+    source = open_spike_tokens(workspace, chosen, context, halves(workspace, chosen, context).train)
+    for number, one in enumerate(source.recordings):
+        assert [span.split for span in one.spans] == ["train", "validation", "test"]
+        train, validation, test = one.spans
+        assert train.stop + 50 <= validation.start < validation.stop + 50 <= test.start
+        assert len(one.chunks_of("train")) > len(one.chunks_of("validation")) > 0
+        assert source.read_segments(number) is not None
+
+
+def test_other_blocks_are_another_run(workspace: Workspace) -> None:
+    first = run_stage(workspace, tiny(), SELECTION, Stage.TRAIN).identity
+    card = workspace.home / "catalogs" / "own.yaml"
+    kept = card.read_text()
+    try:
+        card.write_text(kept.replace("- 0.7\n", "- 0.5\n"))
+        assert card.read_text() != kept
+        with workspace_at(workspace.home) as again:
+            assert run_stage(again, tiny(), SELECTION, Stage.TRAIN).identity != first
+    finally:
+        card.write_text(kept)
+
+
+def test_a_held_out_session_is_held_out_as_a_whole(workspace: Workspace) -> None:
+    card = workspace.home / "catalogs" / "own.yaml"
+    kept = yaml.safe_load(card.read_text())
+    try:
+        card.write_text(yaml.safe_dump(kept | {"splits": {"validation": {"subject": ["B"]}}}))
+        with workspace_at(workspace.home) as again:
+            chosen = choose(again, tiny(), SELECTION)
+            spans = [spans_of(chosen, one, 1000, 0.02) for one in chosen.recordings]
+            assert [tuple(span) for (span,) in spans] == [("train", 0, 1000), ("validation", 0, 1000)]
+            result = run_stage(again, tiny(), SELECTION, Stage.TRAIN)
+            rows = MetricsFile(again.run_folder(result.identity) / "metrics.jsonl").rows()
+            (ridge,) = [row for row in rows if row.get("name") == "ridge"]
+            assert [name.split("/")[1][:5] for name in ridge["calibrated"]] == ["sub-B"]
+    finally:
+        card.write_text(yaml.safe_dump(kept))
+
+
+def test_one_session_is_fine_tuned_from_a_model_by_its_bytes(workspace: Workspace, tmp_path: Path) -> None:
+    first = run_stage(workspace, tiny(), SELECTION, Stage.TRAIN)
+    model = workspace.run_folder(first.identity) / "model"
+    one = Selection(where="subject = 'A'")
+    tuned = tiny(start_from=str(model), compare_scratch=True, max_steps=2)
+    result = run_stage(workspace, tuned, one, Stage.TRAIN)
+    assert result.identity != first.identity
+    assert ", scratch " in result.note
+    copied = tmp_path / "model"
+    copied.mkdir()
+    for file in model.iterdir():
+        (copied / file.name).write_bytes(file.read_bytes())
+    same = tiny(start_from=str(copied), compare_scratch=True, max_steps=2)
+    assert run_stage(workspace, same, one, Stage.TRAIN).note == "nothing to do"
+    (copied / "config.json").unlink()
+    with pytest.raises(ConfigError, match="no such model to start from"):
+        run_stage(workspace, same, one, Stage.TRAIN)
