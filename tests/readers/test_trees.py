@@ -197,6 +197,18 @@ def test_references_are_paths_and_odd_types_are_other(tmp_path: Path) -> None:
     assert tree.array("fixed").read().tolist() == ["ab", "c"]
 
 
+def test_text_that_is_no_utf8_is_text_that_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["text"] = "aQQQ"
+        file.attrs["nameQQQ"] = 1
+        file.create_group("groupQQQ")
+    path.write_bytes(path.read_bytes().replace(b"QQQ", b"Q\x83Q"))
+    tree = open_hdf5(path, "a")
+    assert tree.attributes("") == {"text": "aQ\ufffdQ"}
+    assert tree.children("") == ()
+
+
 def test_a_chunk_that_does_not_decompress_is_unreadable(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:

@@ -167,7 +167,7 @@ class Hdf5Tree:
         if self.kind(path) != "group":
             return ()
         with damage_as_codes(self._where):
-            return tuple(self._find(path))
+            return tuple(name for name in self._find(path) if is_text(name))
 
     def attributes(self, path: str) -> Mapping[str, Any]:
         """Attributes of a group or an array."""
@@ -175,7 +175,7 @@ class Hdf5Tree:
         if node is None:
             return {}
         with damage_as_codes(self._where):
-            return {name: self._plain(node.attrs[name]) for name in node.attrs}
+            return {name: self._plain(node.attrs[name]) for name in node.attrs if is_text(name)}
 
     def array(self, path: str) -> Hdf5Array:
         """Return the array at a path."""
@@ -183,10 +183,9 @@ class Hdf5Tree:
             raise unreadable(f"{path} is not an array", self._where)
         dataset = self._find(path)
         with damage_as_codes(self._where):
-            elsewhere = dataset.is_virtual or dataset.external
-        if elsewhere:  # a file of a stranger could name any file of this machine
-            raise unsupported(f"the values of {path} lie in other files", self._where, "repack it into one file")
-        return Hdf5Array(dataset, self._where)
+            if dataset.is_virtual or dataset.external:  # a file of a stranger could name any file of this machine
+                raise unsupported(f"the values of {path} lie in other files", self._where, "repack it into one file")
+            return Hdf5Array(dataset, self._where)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -228,6 +227,8 @@ class Hdf5Tree:
 
         if isinstance(value, h5py.Reference):
             return (self._file[value].name or "").strip("/") if value else ""
+        if isinstance(value, str):  # bytes that are no UTF-8 come as surrogates, which nothing can write again
+            value = value.encode("utf-8", "surrogateescape")
         if isinstance(value, bytes):
             return value.decode("utf-8", "replace")
         if isinstance(value, np.generic):
@@ -242,34 +243,29 @@ class Hdf5Array:
 
     def __init__(self, dataset: Any, where: str) -> None:
         self._dataset, self._where = dataset, where
+        self._is_null = dataset.shape is None  # an HDF5 null space
+        self._shape: tuple[int, ...] = (0,) if self._is_null else tuple(dataset.shape)
+        self._values = hdf5_values(dataset.dtype)
+        self._chunk_rows = int(dataset.chunks[0]) if dataset.chunks else 1
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Its shape; an HDF5 null space has no rows."""
-        shape = self._dataset.shape
-        return (0,) if shape is None else tuple(shape)
+        return self._shape
 
     @property
     def values(self) -> Values:
         """What its elements are."""
-        import h5py
-
-        dtype = self._dataset.dtype
-        if h5py.check_string_dtype(dtype) is not None:
-            return "text"
-        if h5py.check_ref_dtype(dtype) is h5py.Reference:
-            return "reference"
-        return plain_values(dtype)
+        return self._values
 
     @property
     def chunk_rows(self) -> int:
         """Rows that are stored together."""
-        chunks = self._dataset.chunks
-        return int(chunks[0]) if chunks else 1
+        return self._chunk_rows
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Rows ``start`` to ``stop``."""
-        if self.shape == (0,) and self._dataset.shape is None:
+        if self._is_null:
             return np.empty(0)
         rows: Any = slice(start, stop) if self.shape else ()
         kind = self.values
@@ -284,11 +280,25 @@ class Hdf5Array:
         return np.asarray(found)
 
 
+def hdf5_values(dtype: np.dtype[Any]) -> Values:
+    """What elements of an h5py type are."""
+    import h5py
+
+    if h5py.check_string_dtype(dtype) is not None:
+        return "text"
+    return "reference" if h5py.check_ref_dtype(dtype) is h5py.Reference else plain_values(dtype)
+
+
 def plain_values(dtype: np.dtype[Any]) -> Values:
     """What elements of a numpy type are."""
     if dtype.kind == "b":
         return "bool"
     return "number" if dtype.kind in "iuf" else "other"
+
+
+def is_text(name: Any) -> bool:
+    """Whether a name is UTF-8; h5py gives bytes or surrogates for others."""
+    return isinstance(name, str) and name.isprintable()
 
 
 def scalar(tree: Tree, path: str) -> Any:
