@@ -139,6 +139,29 @@ def test_hdf5_over_ranges_transfers_only_what_is_wanted(nwb_like: bytes) -> None
 
 
 @pytest.mark.parametrize(
+    ("plan", "code"),
+    [
+        ([status(404)], FailureCode.UNREACHABLE_UPSTREAM),
+        ([status(503)] * 3, FailureCode.RETRIES_EXHAUSTED),
+        ([header("ETag", '"x"')], FailureCode.CHANGED_UPSTREAM),
+    ],
+)
+@pytest.mark.parametrize("name", ["units/spike_times", "processing/behavior/hand"])
+def test_a_failure_inside_hdf5_keeps_its_code(nwb_like: bytes, name: str, plan: list, code: FailureCode) -> None:
+    """What the file object raises comes through HDF5 as it is: a server that is down is no damaged file."""
+    for place in serve(nwb_like):
+        with place.open() as remote, h5py.File(remote, "r") as file:
+            dataset = file[name]
+            place.archive.plan = list(plan)
+            with pytest.raises(RecordingError) as error:
+                dataset[:]
+            assert error.value.code is code
+        place.archive.plan = [status(404)]
+        with place.open() as remote, pytest.raises(RecordingError):
+            h5py.File(remote, "r")
+
+
+@pytest.mark.parametrize(
     "plan",
     [[Refuse()], [Cut(0)], [Cut(300 * KIB)], [Stall(300 * KIB)], [Answer(500), Answer(503)], [Answer(429, "7")]],
     ids=str,
