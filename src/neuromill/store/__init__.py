@@ -43,6 +43,9 @@ Arrays of a signal group: ``signal (time, channel)``, ``channel_scale``, ``chann
 Arrays of a token group: ``codes (frame, quantizer, channel)``, ``scale (segment, channel)``, ``segment_start_frame``,
 ``segment_n_frames``, ``segment_n_valid_samples (segment)``, ``codebook_usage (quantizer, code)``, positions as above.
 
+Spikes: ``store.spike_writer`` (``SpikeWriter``, ``SpikeTokenWriter``, ``Behaviour``), ``store.spike_tokens_reading``
+(``read_chunks``), ``store.looking.open_spikes``; ``n_channels`` counts units there.
+
 Readers are safe in threads, after fork and after spawn (they pickle as their store and index).
 Look: ``store.looking.open_signals(group) / open_tokens(group)`` give xarray; ``store.verify`` checks every byte.
 """
