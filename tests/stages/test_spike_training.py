@@ -40,6 +40,7 @@ def tiny(**train: object) -> Pipeline:
                 "max_steps": 3,
                 "log_every_steps": 1,
                 "accelerator": "cpu",
+                "cpu_threads": 1,
                 **train,
             },
         }
