@@ -1,5 +1,8 @@
+from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -233,3 +236,18 @@ def test_segments_are_runs_of_whole_bins(intervals: list[list[float]], joins: tu
 
 def test_nothing_observed_is_no_segment() -> None:
     assert segments(SECOND, np.empty((0, 2))).tolist() == [-1] * 50
+
+
+@pytest.mark.data
+def test_a_real_session_is_counted_as_decimals_say(data: Path) -> None:
+    with h5py.File(data / "nwb" / "mc_maze_trial748.nwb") as file:
+        times, ends = file["units/spike_times"][:], file["units/spike_times_index"][:]
+    units = [np.sort(own) for own in np.split(times, ends[:-1])]
+    grid = grid_over(np.array([[2282.6, 2285.83]]), 0.02)
+    session = count_session(units, len(units), grid)
+    for unit, own in enumerate(units):
+        since = [Decimal(f"{t:.6f}") - Decimal("2282.6") for t in own.tolist()]
+        exact = [int(t // Decimal("0.02")) for t in since if t >= 0]
+        wanted = np.bincount([b for b in exact if b < grid.n_bins], minlength=grid.n_bins)
+        np.testing.assert_array_equal(session.counts[:, unit], wanted)
+    assert session.counts.sum() > 1000

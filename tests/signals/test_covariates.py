@@ -1,3 +1,6 @@
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -263,3 +266,15 @@ def test_smoothing_stays_in_its_stretch(direction: str, first: int, last: int) -
 def test_no_steps_change_nothing() -> None:
     values = walk(30).astype(np.float32)
     assert_array_equal(apply_steps(values, (), *grid_of(30)), values)
+
+
+@pytest.mark.data
+def test_a_real_session_equals_scipy(data: Path) -> None:
+    """Hand velocity of the maze task, 1 kHz: the bins begin at its first sample."""
+    with h5py.File(data / "nwb" / "mc_maze_trial748.nwb") as file:
+        series = file["processing/behavior/hand_vel"]
+        stamps, x = series["timestamps"][:], series["data"][:]
+    grid = BinGrid(round(float(stamps[0]), 6), len(stamps) // 20, 0.02)
+    made = to_grid(stamps, x, grid, np.zeros(grid.n_bins, np.int32), moment="start")
+    expected = resample_poly(x, 1, 20, axis=0, padtype="line")[: grid.n_bins]
+    assert_allclose(made.values, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
