@@ -34,6 +34,6 @@ __all__ = [
     "ENTITIES", "ChannelTable", "ColumnIs", "Config", "ConfigError", "CovariateLayout", "DatasetVersion", "Digest",
     "Entities", "Events", "FailureCode", "FileState", "Manifest", "MaskLayout", "NeuroMillError", "PartId",
     "Recording", "RecordingError", "RecordingId", "SourceFile", "SpikeLayout", "SpikeTokens", "TimeSpan", "TokenKind",
-    "TrialTable", "TrialsLayout", "UnitTable", "UnitsLayout", "canonical_json", "check_name", "check_relative_path", "cut",
-    "identity", "new_hasher", "safe_name",
+    "TrialTable", "TrialsLayout", "UnitTable", "UnitsLayout", "canonical_json", "check_name", "check_relative_path",
+    "cut", "identity", "new_hasher", "safe_name",
 ]  # fmt: skip

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,26 @@ class UnitTable:
         """Units of which nothing is known but the names."""
         blank = ("",) * len(names)
         return cls(tuple(names), blank, blank, blank, (None,) * len(names), blank)
+
+    def pick(self, indices: Sequence[int]) -> UnitTable:
+        """Rows ``indices``, in that order."""
+
+        def rows(column: tuple[T, ...]) -> tuple[T, ...]:
+            return tuple(column[i] for i in indices)
+
+        return UnitTable(
+            names=rows(self.names),
+            electrodes=rows(self.electrodes),
+            arrays=rows(self.arrays),
+            areas=rows(self.areas),
+            is_sorted=rows(self.is_sorted),
+            bads=rows(self.bads),
+        )
+
+    @property
+    def good(self) -> tuple[int, ...]:
+        """Indices of the units that are not masked."""
+        return tuple(i for i, bad in enumerate(self.bads) if not bad)
 
     def with_bads(self, reasons: Mapping[int, str]) -> UnitTable:
         """Return a copy in which the units at these indices are masked for the reason given; earlier reasons stay."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from neuromill.records import Digest, FailureCode, Manifest, SourceFile
+    from neuromill.sources.objects import ObjectStore
+    from neuromill.sources.remote import RemoteFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +72,17 @@ class Source(Protocol):
 
     def place(self, file: SourceFile) -> Path | None:
         """Where these very bytes already lie on this machine, else None; checked against the manifest."""
+        ...
+
+
+@runtime_checkable
+class RangedSource(Source, Protocol):
+    """A source that can hand out parts of a file, so that of a large one only what is needed is read."""
+
+    def open_stream(self, file: SourceFile) -> RemoteFile:
+        """Open a file of the archive for reading anywhere in it."""
+        ...
+
+    def open_objects(self, file: SourceFile) -> ObjectStore:
+        """Open an asset that is many small objects (Zarr)."""
         ...

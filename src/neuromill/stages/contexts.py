@@ -78,7 +78,7 @@ def _with_tokenizer(workspace: Workspace, chosen: Chosen, context: WorkContext) 
 
     pipeline = context.pipeline
     if isinstance(pipeline.tokenizer, Ndt3TokenizerConfig):  # tokens by rule: the vocabulary is the tokenizer
-        from neuromill.tokenizers.spikes import vocabulary_digest
+        from neuromill.tokenizers.spike_vocabulary import vocabulary_digest
 
         return replace(context, token_identity=tokenize_identity(pipeline, vocabulary_digest(pipeline.tokenizer)))
     if pipeline.pretrained is not None:

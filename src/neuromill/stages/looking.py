@@ -87,9 +87,10 @@ def _store_summary(folder: Path) -> StoreSummary:
 
 
 def seconds_of(kind: str, n_rows: int, attributes: Any) -> float:
-    """Length of a recording in seconds: rows are samples of a signal, frames of anything else."""
-    rate = attributes["sfreq"] if kind == "signal" else attributes["frame_rate"]
-    return n_rows / float(rate)
+    """Length of a recording in seconds: rows are samples, bins or frames; spike tokens say how many bins they cover."""
+    if kind == "spike_tokens":
+        return float(attributes["n_times"]) / float(attributes["sfreq"])
+    return n_rows / float(attributes["sfreq"] if kind in ("signal", "spikes") else attributes["frame_rate"])
 
 
 def stage_counts(workspace: Workspace) -> tuple[StageCounts, ...]:

@@ -37,6 +37,9 @@ class SpikePrepareConfig(Config):
     ----------
     bin_seconds
         Width of a bin.
+    covariate_moment
+        Which moment of its bin a covariate stands for. At the end, a decoder has seen the spikes up to that very
+        moment; the published road takes the start, 20 ms earlier.
     scale_quantile
         The scale of a covariate is this quantile of its absolute value in the recording; stored, never applied.
     steps
@@ -47,6 +50,7 @@ class SpikePrepareConfig(Config):
 
     kind: Literal["spikes"] = "spikes"
     bin_seconds: float = Field(default=0.02, gt=0)
+    covariate_moment: Literal["start", "centre", "end"] = "end"
     scale_quantile: float = Field(default=0.999, gt=0, le=1)
     steps: tuple[SpikeStep, ...] = ()
     min_seconds: float = Field(default=1.0, gt=0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from neuromill.records import FailureCode, FileState, RecordingError, SpikeLayout
+from neuromill.records import ConfigError, FailureCode, FileState, RecordingError, SpikeLayout
+from neuromill.sources.protocol import RangedSource
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,15 +89,25 @@ def layout_of(context: WorkContext, recording: Recording) -> SpikeLayout:
 
 def _extract(context: WorkContext, recording: Recording, member: SourceFile) -> Path:
     from neuromill.readers.extract import extract_nwb
+    from neuromill.readers.trees import open_hdf5
+    from neuromill.readers.zarr_tree import open_zarr
 
     source, layout = context.source(recording.id.dataset), layout_of(context, recording)
+    if not isinstance(source, RangedSource):
+        raise ConfigError(
+            f"the archive {context.origin(recording.id.dataset).archive!r} hands out whole files only",
+            where=recording.id.dataset,
+            next_step="take `fetch: stream` out of its card",
+        )
 
     def make(to: Path) -> None:
         if member.path.endswith(ZARR_SUFFIX):
-            extract_nwb(source.open_objects(member), layout, to)
+            with source.open_objects(member) as objects, open_zarr(objects, member.path) as tree:
+                extract_nwb(tree, layout, to)
             return
         with source.open_stream(member) as remote:
-            extract_nwb(remote, layout, to)
+            with open_hdf5(remote, member.path) as tree:
+                extract_nwb(tree, layout, to)
             remote.verify()
 
     return context.raw_cache().derive(_extract_name(context, recording, member), make)

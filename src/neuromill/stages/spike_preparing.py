@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuromill.records import FailureCode, RecordingError
-from neuromill.signals.binning import count_spikes, grid_over, rebin, segments
+from neuromill.signals.binning import count_session, grid_over, rebin_session, segments
 from neuromill.signals.covariates import apply_steps, mask_on_grid, scale_of, to_grid
 from neuromill.stages.raw_files import drop_raw, lay_out_raw, layout_of
 from neuromill.stages.sections import spike_preparation
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from neuromill.stages.work import Made, WorkContext
     from neuromill.store.attributes import SpikeAttributes
     from neuromill.store.spike_writer import Behaviour
-
-MIN_UNITS = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,15 +109,12 @@ def count_recording(spikes: SpikeRecording, grid: BinGrid) -> Counted:
     segment = segments(grid, spikes.observation.intervals, spikes.observation.joins)
     binned = spikes.binned
     if binned is not None:
-        counts = rebin(binned.stamps, binned.counts, binned.width_seconds, binned.bin_edge, grid)
-        return Counted(counts, segment)
-    counts = np.zeros((grid.n_bins, len(spikes.units)), np.uint8)
-    before = after = saturated = 0
-    for unit in range(len(spikes.units)):
-        one = count_spikes(spikes.spike_times(unit), grid)
-        counts[:, unit] = one.counts
-        before, after, saturated = before + one.n_before, after + one.n_after, saturated + one.n_saturated
-    return Counted(counts, segment, before, after, saturated)
+        session = rebin_session(binned.stamps, binned.counts, binned.width_seconds, binned.bin_edge, grid)
+    else:
+        trains = (spikes.spike_times(unit) for unit in range(len(spikes.units)))
+        session = count_session(trains, len(spikes.units), grid)
+    totals = (int(session.n_before.sum()), int(session.n_after.sum()), int(session.n_saturated.sum()))
+    return Counted(session.counts, segment, *totals)
 
 
 def align_behaviour(
@@ -132,7 +127,15 @@ def align_behaviour(
     units: list[str] = []
     values = [np.empty((grid.n_bins, 0), np.float32)]
     for series in spikes.covariates:
-        on_grid = to_grid(series.stamps, series.values, grid, segment, series.derivative, series.bin_edge)
+        on_grid = to_grid(
+            series.stamps,
+            series.values,
+            grid,
+            segment,
+            series.derivative,
+            series.bin_edge,
+            moment=config.covariate_moment,
+        )
         values.append(on_grid.values)
         names += series.names
         units += [_unit(series.unit, series.derivative)] * len(series.names)
