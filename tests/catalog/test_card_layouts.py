@@ -69,7 +69,7 @@ def test_churchland_with_a_clock_that_was_reset(tmp_path: Path) -> None:
         assert (series.names, series.derivative) == (("hand_vel_x", "hand_vel_y"), "before")
         assert (np.diff(series.stamps) > 0).all()
         assert len(recording.observation.joins) == 1
-        assert np.diff(recording.spike_times(0)).max() > 50  # a minute lies between the blocks
+        assert np.diff(recording.spike_times(0)).max() > layout_of("000070").block_gap_seconds
 
 
 def test_even_chen_holds_its_hand(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neuromill.readers.clocks import BlockClock, lay_out
 from neuromill.readers.complaints import bad_timestamps, missing_fact, no_spikes, no_usable_units, unreadable
+from neuromill.readers.mat5 import read_mat5
 from neuromill.readers.mat_trees import (
     MatRecording,
     RawSeries,
@@ -26,10 +27,8 @@ from neuromill.readers.mat_trees import (
     check_clock,
     covariate_series,
     kept_rows,
-    load_structs,
     needs_covariates,
     observed_intervals,
-    struct_field,
 )
 from neuromill.readers.spike_protocol import CovariateSeries, Observation, SpikeFacts
 from neuromill.records import CovariateLayout, TrialTable, UnitTable
@@ -40,7 +39,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from neuromill.readers.mat5 import MatArray
     from neuromill.records import SpikeLayout
+
+    Record = dict[str, MatArray]
 
 VARIABLE = "Subject"
 SERIES = ("HandPos", "HandVel")
@@ -67,7 +69,9 @@ def open_flint(path: Path, where: str, layout: SpikeLayout) -> MatRecording:
         columns or conditions that the file does not have).
     """
     notes: list[str] = []
-    blocks = [_trials(record, where, notes) for record in _chosen(load_structs(path, VARIABLE, where), layout, where)]
+    blocks = [
+        _trials(record, where, notes) for record in _chosen(read_mat5(path, VARIABLE, where).structs(), layout, where)
+    ]
     blocks = [trials for trials in blocks if trials]
     if not blocks:
         raise no_spikes("no recording has a trial", where)
@@ -88,7 +92,7 @@ def open_flint(path: Path, where: str, layout: SpikeLayout) -> MatRecording:
     )
 
 
-def _chosen(records: NDArray[Any], layout: SpikeLayout, where: str) -> NDArray[Any]:
+def _chosen(records: list[Record], layout: SpikeLayout, where: str) -> list[Record]:
     """Recordings that the layout takes: all, or the one it names (from 1, as MATLAB counts)."""
     one = _ONE.fullmatch(layout.units.path)
     if one is None and layout.units.path not in (VARIABLE, "units"):
@@ -100,11 +104,10 @@ def _chosen(records: NDArray[Any], layout: SpikeLayout, where: str) -> NDArray[A
     return records[int(one[1]) - 1 : int(one[1])]
 
 
-def _trials(record: Any, where: str, notes: list[str]) -> list[Trial]:
-    found = struct_field(record, "Trial")
-    if found is None or found.dtype.names is None:
+def _trials(record: Record, where: str, notes: list[str]) -> list[Trial]:
+    if "Trial" not in record:
         raise unreadable("a recording has no struct array 'Trial'", where)
-    trials = [_trial(each, where) for each in np.ravel(found)]
+    trials = [_trial(each, where) for each in record["Trial"].structs()]
     kept = [trial for trial in trials if len(trial.stamps)]
     if len(kept) < len(trials):
         notes.append(f"{len(trials) - len(kept)} trials without a time stamp are left out")
@@ -115,28 +118,19 @@ def _trials(record: Any, where: str, notes: list[str]) -> list[Trial]:
     return kept
 
 
-def _trial(record: Any, where: str) -> Trial:
-    stamps = _numbers(struct_field(record, "Time"), where).ravel()
-    series = {}
-    for name in record.dtype.names:
-        values = np.asarray(record[name])
-        if name in SERIES and values.dtype.kind in "iuf" and values.size:
-            if len(values) != len(stamps):
-                raise unreadable(f"{name} has {len(values)} samples, Time {len(stamps)}", where)
-            series[name] = values.astype(np.float64)
-    neurons = struct_field(record, "Neuron")
-    if neurons is None or neurons.dtype.names is None:
-        return Trial(stamps, series, ())
-    trains = tuple(_numbers(struct_field(each, "Spike"), where).ravel() for each in np.ravel(neurons))
-    return Trial(stamps, series, trains)
+def _trial(record: Record, where: str) -> Trial:
+    stamps = _times(record, "Time")
+    series = {name: record[name].numbers() for name in SERIES if name in record}
+    series = {name: values for name, values in series.items() if values.size}
+    for name, values in series.items():
+        if values.ndim != 2 or len(values) != len(stamps):  # noqa: PLR2004 - [time, dimension]
+            raise unreadable(f"{name} has the shape {values.shape}, Time {len(stamps)} samples", where)
+    neurons = record["Neuron"].structs() if "Neuron" in record and record["Neuron"].is_struct else []
+    return Trial(stamps, series, tuple(_times(neuron, "Spike") for neuron in neurons))
 
 
-def _numbers(values: NDArray[Any] | None, where: str) -> NDArray[np.float64]:
-    if values is None:
-        return np.empty(0)
-    if values.dtype.kind not in "iuf":
-        raise unreadable("a field that should hold seconds holds something else", where)
-    return values.astype(np.float64)
+def _times(record: Record, name: str) -> NDArray[np.float64]:
+    return record[name].numbers().ravel() if name in record else np.empty(0)
 
 
 def _block_clock(blocks: Sequence[list[Trial]], layout: SpikeLayout, where: str) -> BlockClock:

@@ -1,26 +1,23 @@
 """What the two readers of MATLAB files share: opening, clocks, covariates, units by condition.
 
 MATLAB 7.3 files are HDF5 with MATLAB's conventions (cells are arrays of references, text is character codes, an empty
-array is stored as its dimensions); MATLAB 5 files are read by scipy. Neither is ever executed or unpickled.
+array is stored as its dimensions); MATLAB 5 files are read in ``mat5``. Neither is ever executed or unpickled.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from neuromill.readers.clocks import GAP_STEPS, change_points, merge_repeats, union
-from neuromill.readers.complaints import bad_timestamps, missing_fact, no_covariates, unreadable, unsupported
+from neuromill.readers.complaints import bad_timestamps, missing_fact, no_covariates, unreadable
 from neuromill.readers.spike_protocol import CovariateSeries
 from neuromill.records import TrialTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -92,7 +89,9 @@ def covariate_series(raw: RawSeries, layout: CovariateLayout, where: str, notes:
         raise missing_fact(f"{dimensions}, the card takes {columns} as {layout.axes}", where)
     if layout.clock in ("rate", "period"):
         raise missing_fact(f"{layout.path} has time stamps and no {layout.clock}", where)
-    merged = merge_repeats(raw.stamps, raw.values[:, columns] * layout.factor)
+    with np.errstate(invalid="ignore", over="ignore"):  # values of a damaged file; they stay what they are
+        values = raw.values[:, columns] * layout.factor
+    merged = merge_repeats(raw.stamps, values)
     if merged.n_merged and layout.repeats == "refuse":
         raise bad_timestamps(f"{merged.n_merged} time stamps of {layout.path} occur twice", where)
     if merged.n_merged:
@@ -189,35 +188,3 @@ def text_of(tree: Tree, path: str) -> str:
     if codes.dtype.kind != "u":
         raise unreadable(f"{path} holds no text", tree.where)
     return "".join(chr(int(code)) for code in codes).strip()
-
-
-def load_structs(path: Path, variable: str, where: str) -> NDArray[Any]:
-    """Read one struct array of a MATLAB 5 file, flat.
-
-    Raises
-    ------
-    RecordingError
-        ``unsupported_format`` for MATLAB 7.3, ``unreadable`` for a damaged file or one without the struct array.
-    """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    damage = (MatReadError, OSError, ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError)
-    try:
-        with path.open("rb") as file:
-            found = loadmat(file, variable_names=[variable])
-    except NotImplementedError as error:
-        raise unsupported(
-            "a MATLAB 7.3 file where MATLAB 5 was expected", where, "correct `format` in the card"
-        ) from error
-    except (*damage, zlib.error, struct.error) as error:
-        raise unreadable(f"{type(error).__name__}: {' '.join(str(error).split())}", where) from error
-    array = found.get(variable)
-    if array is None or array.dtype.names is None:
-        raise unreadable(f"no struct array {variable!r}", where)
-    return np.ravel(array)
-
-
-def struct_field(record: Any, name: str) -> NDArray[Any] | None:
-    """Field of one element of a struct array as an array, None where there is no such field."""
-    return np.asarray(record[name]) if record.dtype.names and name in record.dtype.names else None
