@@ -79,12 +79,23 @@ def test_decimal_times_fall_as_in_exact_arithmetic(start: int, width: int, offse
 
 
 @given(st.lists(st.floats(-1, 1.1), min_size=1, max_size=50))
-def test_any_double_is_at_most_half_a_microsecond_early(times: list[float]) -> None:
+def test_any_double_is_at_most_a_nanosecond_early(times: list[float]) -> None:
     times.sort()
-    inside = [t for t in times if 0 <= t < 0.999999]
+    inside = [t for t in times if 0 <= t < 0.9999999]
     for time, where in zip(inside, bins_of(inside), strict=True):
-        assert Fraction(time) >= where * Fraction(2, 100) - MICRO * Fraction(501, 1000)
+        assert Fraction(time) >= where * Fraction(2, 100) - Fraction(11, 10**10)
         assert Fraction(time) < (where + 1) * Fraction(2, 100)
+
+
+@pytest.mark.parametrize(("time", "where"), [(2102.6999995, 105134), (2102.7, 105135), (2102.6999999999, 105135)])
+def test_half_a_microsecond_is_not_rounded_away(time: float, where: int) -> None:
+    assert bins_of([time], BinGrid(0.0, 200_000, 0.02)) == [where]
+
+
+def test_seconds_since_1970_have_edges_too() -> None:
+    grid = BinGrid(1_700_000_000.5, 10_000, 0.02)
+    counted = count_spikes(np.array([1_700_000_000.5 + i * 0.02 for i in range(10_000)]), grid)
+    assert (counted.counts == 1).all()
 
 
 def test_spikes_outside_are_counted_and_in_no_bin() -> None:

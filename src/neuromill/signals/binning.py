@@ -1,10 +1,9 @@
-"""Spikes per bin: one clock of whole microseconds, counts that never wrap, memory of one unit beside the result.
+"""Spikes per bin: exact edges, counts that never wrap, memory of one unit beside the result.
 
-Bin i of a grid holds the spikes with start + i * width <= t < start + (i + 1) * width, where t and start are first
-rounded to the microsecond. A file writes times as decimals and we read doubles: 29 * 0.02 s is stored as
-0.57999999999999996 and would fall below its edge. Clocks of amplifiers tick every 33 us (30 kHz) or slower, so half a
-microsecond never moves a spike from one sample to another, and every edge is exact because a width is a whole number
-of microseconds.
+Bin i of a grid holds the spikes with start + i * width <= t < start + (i + 1) * width. Start and width are whole
+microseconds, so that every edge is a decimal. A time less than a nanosecond before an edge lies on it: a file writes
+times as decimals and we read doubles, 29 * 0.02 s is 0.58, and 0.58 / 0.02 is 28.999999999999996. Where doubles are
+coarser than that (seconds since 1970 come in steps of 0.24 us), four of their steps take the place of the nanosecond.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 TICKS = 1_000_000  # per second
+SLACK = 1e-3  # microseconds; times of 0.5 us resolution exist, so whole microseconds would move spikes
+SLACK_STEPS = 4  # of a double: one each for the time, the product, the difference and the quotient
 MAX_COUNT = 255
 MAX_BINS = 2**27  # a month of 20 ms bins: a longer recording is a clock that jumped
 MAX_TICKS = 2.0**52  # up to here products and quotients of whole ticks are exact in float64
@@ -77,6 +78,12 @@ class BinGrid:
     def stop_seconds(self) -> float:
         """End of the last bin."""
         return (self.origin + self.n_bins * self.width) / TICKS
+
+    @property
+    def slack(self) -> float:
+        """Microseconds before an edge that count as the edge."""
+        largest = max(abs(self.origin), abs(self.origin + self.n_bins * self.width))
+        return max(SLACK, SLACK_STEPS * float(np.spacing(float(largest))))
 
     def edges(self) -> NDArray[np.float64]:
         """[bin + 1] seconds: where bins start, and where the last one ends; the doubles nearest to the decimals."""
@@ -139,9 +146,7 @@ class _Scratch:
         """Bins of spikes, counted from 1; 0 or less before the grid."""
         ticks = self._ticks[: len(times)]
         np.multiply(times, TICKS, out=ticks)
-        np.rint(ticks, out=ticks)
-        # Half a tick more never reaches the next bin, and keeps the product off the edges: as exact as a division.
-        np.subtract(ticks, grid.origin - grid.width - 0.5, out=ticks)
+        np.subtract(ticks, grid.origin - grid.width - grid.slack, out=ticks)
         np.multiply(ticks, 1 / grid.width, out=ticks)
         np.copyto(out, ticks, casting="unsafe")
 
