@@ -17,6 +17,7 @@ from neuromill.readers.complaints import missing, truncated, unreadable, unsuppo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from io import RawIOBase
     from typing import BinaryIO
 
     from numpy.typing import NDArray
@@ -90,7 +91,7 @@ def damage_as_codes(where: str) -> Iterator[None]:
         raise unreadable(words, where) from error
 
 
-def open_hdf5(source: Path | BinaryIO, where: str) -> Hdf5Tree:
+def open_hdf5(source: Path | BinaryIO | RawIOBase, where: str) -> Hdf5Tree:
     """Open an HDF5 file, or a seekable binary file object that holds one.
 
     Raises
@@ -110,12 +111,12 @@ def open_hdf5(source: Path | BinaryIO, where: str) -> Hdf5Tree:
     return Hdf5Tree(file, where, has_folder=isinstance(source, Path))
 
 
-def check_superblock(file: BinaryIO, where: str) -> None:
+def check_superblock(file: BinaryIO | RawIOBase, where: str) -> None:
     """Compare the size of a file with the end that its HDF5 superblock states."""
     size = file.seek(0, 2)
     for place in SIGNATURE_PLACES:
         file.seek(place)
-        block = file.read(128)
+        block = file.read(128) or b""
         if block.startswith(SIGNATURE):
             stated = stated_end(block)
             if stated is None:

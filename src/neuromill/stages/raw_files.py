@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -102,12 +103,16 @@ def _extract(context: WorkContext, recording: Recording, member: SourceFile) -> 
 
     def make(to: Path) -> None:
         if member.path.endswith(ZARR_SUFFIX):
-            with source.open_objects(member) as objects, open_zarr(objects, member.path) as tree:
+            with source.open_objects(member) as objects, closing(open_zarr(objects, member.path)) as tree:
                 extract_nwb(tree, layout, to)
             return
         with source.open_stream(member) as remote:
-            with open_hdf5(remote, member.path) as tree:
-                extract_nwb(tree, layout, to)
+            try:
+                with closing(open_hdf5(remote, member.path)) as tree:
+                    extract_nwb(tree, layout, to)
+            except RecordingError:
+                remote.verify()  # bytes that went wrong on the line look like a damaged file
+                raise
             remote.verify()
 
     return context.raw_cache().derive(_extract_name(context, recording, member), make)
