@@ -4,7 +4,7 @@
 
 The yardstick gets its flat indices for free: they are made beforehand and not timed. It is timed in two orders, since
 the order decides what it costs: ``unit * n_bins + bin`` walks through memory, and leaves [unit, bin] int64;
-``bin * n_units + unit`` jumps, and leaves [bin, unit], which is what we make (as uint8, rounded to the microsecond,
+``bin * n_units + unit`` jumps, and leaves [bin, unit], which is what we make (as uint8, with exact edges,
 checked, with losses counted). Equal counts are checked first, then all take turns in another order each round.
 """
 
@@ -35,7 +35,7 @@ def session(n_units: int, seconds: float, n_spikes: float) -> list[np.ndarray]:
 
 def ways(times: list[np.ndarray], grid: BinGrid) -> dict[str, Callable[[], np.ndarray]]:
     n_units = len(times)
-    bins = (np.rint(np.concatenate(times) * 1e6) // grid.width).astype(np.int64)
+    bins = np.floor((np.concatenate(times) * 1e6 + grid.slack) / grid.width).astype(np.int64)
     units = np.repeat(np.arange(n_units), [len(own) for own in times])
     inside = (bins >= 0) & (bins < grid.n_bins)
     by_unit = units[inside] * grid.n_bins + bins[inside]
