@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from neuromill.records import ConfigError
 from neuromill.tokenizers.config import FitConfig
-from neuromill.tokenizers.windows import WindowPlan, plan_windows
+from neuromill.tokenizers.windows import JointPlan, WindowPlan, plan_windows
 
 PLAN = WindowPlan((1000, 100, 3000), ((0, 2, 5), (1,), (3, 4)), window_samples=450, rows=10, rows_per_window=4, seed=3)
 
@@ -51,3 +51,19 @@ def test_plan_of_a_fit():
     config = FitConfig(segment_seconds=9, batch_size=64, seed=5)
     plan = plan_windows(config, sfreq=50.0, n_times=[1000, 2000], channels=[range(4), [1, 3]])
     assert plan == WindowPlan((1000, 2000), ((0, 1, 2, 3), (1, 3)), window_samples=450, rows=64, seed=5)
+
+
+def test_joint_windows_hold_one_size_and_only_what_can_be_read():
+    groups = (((0, 1, 2),), ((0, -1), (2, 3)), ((-1, -1),), ((0, 1),))
+    plan = JointPlan(n_times=(1000, 500, 900, 99), groups=groups, window_samples=100, windows=6, seed=3)
+    batches = [plan.batch(step) for step in range(60)]
+    assert batches[7] == plan.batch(7)
+    assert all(len(batch) == 6 and len({len(pick.group) for pick in batch}) == 1 for batch in batches)
+    picks = [pick for batch in batches for pick in batch]
+    assert {(pick.recording, pick.group) for pick in picks} == {(0, (0, 1, 2)), (1, (0, -1)), (1, (2, 3))}
+    assert all(0 <= pick.start <= plan.n_times[pick.recording] - 100 for pick in picks)
+
+
+def test_joint_windows_of_nothing():
+    with pytest.raises(ConfigError, match="as long as a window"):
+        JointPlan(n_times=(50,), groups=(((0, 1),),), window_samples=100, windows=2).batch(0)

@@ -140,7 +140,7 @@ class TfDualTokenizerConfig(Config):
     phase: Literal["angle", "sincos"] = "sincos"
     spectrum: Literal["one_sided", "two_sided"] = "one_sided"
     quantizer: Literal["vq", "fsq"] = "vq"
-    levels: tuple[Annotated[int, Field(ge=2)], ...] = (8, 8, 8, 8)
+    levels: tuple[Annotated[int, Field(ge=3)], ...] = (8, 8, 8, 8)
     parity: bool = False
 
     @model_validator(mode="after")

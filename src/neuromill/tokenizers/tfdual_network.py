@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from neuromill.tokenizers.fsq import FiniteScalar
 from neuromill.tokenizers.norm_ema import NormEmaCodebook
 from neuromill.tokenizers.tfdual_config import N_CODEBOOKS
-from neuromill.tokenizers.transformer import GridTransformer, initialise_linear
+from neuromill.tokenizers.transformer import INIT_STD, GridTransformer, initialise_linear
 
 if TYPE_CHECKING:
     from neuromill.tokenizers.quantizer import Learning
@@ -83,10 +84,10 @@ class Stem(nn.Module):
         return torch.cat([self.time(rows), self.frequency(spectrum)], dim=-1).view(*x.shape[:3], -1)
 
 
-def head(width: int, out: int) -> nn.Sequential:
-    """Linear, tanh, linear."""
+def head(width: int, out: int, std: float = INIT_STD) -> nn.Sequential:
+    """Linear, tanh, linear; weights of this standard deviation."""
     layers = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, out))
-    return layers.apply(initialise_linear)
+    return layers.apply(partial(initialise_linear, std=std))
 
 
 class CodeDecoder(nn.Module):
@@ -110,7 +111,9 @@ class TfDual(nn.Module):
         network, width = config.network, config.network.width
         self.stem = Stem(network)
         self.encoder = GridTransformer(network, network.depth)
-        self.code_heads = nn.ModuleList(head(width, config.code_dim) for _ in range(N_CODEBOOKS))
+        # Rounding needs vectors of order one; only the direction of the others counts.
+        std = INIT_STD if config.quantizer == "vq" else width**-0.5
+        self.code_heads = nn.ModuleList(head(width, config.code_dim, std) for _ in range(N_CODEBOOKS))
         self.quantizers = nn.ModuleList(
             NormEmaCodebook(config.codebook_size, config.code_dim)
             if config.quantizer == "vq"

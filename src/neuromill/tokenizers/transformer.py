@@ -89,9 +89,9 @@ class GridTransformer(nn.Module):
                 last.weight.data.div_(math.sqrt(2 * depth))
 
 
-def initialise_linear(module: nn.Module) -> None:
-    """Truncated normal weights of standard deviation 0.02, no bias."""
+def initialise_linear(module: nn.Module, std: float = INIT_STD) -> None:
+    """Truncated normal weights, no bias."""
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=INIT_STD)
+        nn.init.trunc_normal_(module.weight, std=std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
