@@ -7,17 +7,20 @@ import inspect
 import re
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import yaml
 
 from neuromill.records import Config
+from neuromill.signals.spike_steps import SmoothCovariates
 from neuromill.signals.steps import Step
 from neuromill.stages.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+FIRST_KINDS = ("prepare[kind: signal]", "tokenizer[kind: biocodec]", "fit[kind: biocodec]", "train[kind: criss_cross]")
+MISSING = "MISSING"  # a field that neither its model nor the table above explains; a test looks for it
 PAGE = Path(__file__).parent / "pipelines.md"
 BEGIN, END = "<!-- keys: written by make_pipelines.py -->", "<!-- keys: end -->"
 RULES = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤", "multipleOf": "multiple of"}
@@ -26,6 +29,13 @@ RULES = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "ma
 MEANINGS = {
     "name": "names the pipeline in messages and in Prefect",
     "title": "for people",
+    "kind": "which of the kinds below",
+    "input": "what the network sees of a signal",
+    "mu": "of the companding law; 255 is telephony's",
+    "weight_decay": "of AdamW",
+    "amplitude_weight": "of the error of the spectrum's amplitude",
+    "phase_weight": "of the error of its phase",
+    "temperature": "of the contrastive loss",
     "prepare": "preprocessing of one recording",
     "tokenizer": "the codec",
     "pretrained": "a tokenizer that exists already; then nothing is fitted",
@@ -44,6 +54,8 @@ MEANINGS = {
     "prepare.steps[filter].h_freq": "upper edge of the pass-band in Hz; null for a high-pass",
     "prepare.steps[filter].l_trans_bandwidth": "Hz, below `l_freq`",
     "prepare.steps[filter].h_trans_bandwidth": "Hz, above `h_freq`",
+    "prepare.steps[smooth].seconds": "length of the window",
+    "prepare.steps[smooth].direction": "`causal` looks back only, `centred` half its length ahead",
     "prepare.steps[resample].sfreq": "new rate in Hz",
     "filter_length": "`auto`, a time (`10s`) or a number of samples, as in MNE",
     "phase": "no delay",
@@ -108,30 +120,48 @@ MEANINGS = {
 
 
 def sections() -> Iterator[tuple[str, type[Config]]]:
-    """Models of a pipeline file with the path they have in it, in the order of the file."""
+    """Models of a pipeline file with the path they have in it, in the order of the file.
+
+    A section that comes in several kinds is there once per kind, as ``prepare[kind: spikes]``.
+    """
     yield from _below("", Pipeline)
 
 
 def _below(path: str, model: type[Config]) -> Iterator[tuple[str, type[Config]]]:
     yield path, model
-    if path == "prepare":
+    if path == "prepare[kind: signal]":
         for step in get_args(get_args(Step)[0]):
             yield f"prepare.steps[{step.model_fields['step'].default}]", step
+    if path == "prepare[kind: spikes]":
+        yield "prepare.steps[smooth]", SmoothCovariates
     for name, field in model.model_fields.items():
-        inner = _model_in(field.annotation)
-        if inner is not None:
-            yield from _below(f"{path}.{name}".lstrip("."), inner)
+        kinds = _models_in(field.annotation)
+        for inner in kinds:
+            label = f"{name}[kind: {inner.model_fields['kind'].default}]" if "kind" in inner.model_fields else name
+            if name != "steps" or len(kinds) == 1:
+                yield from _below(f"{path}.{label}".lstrip("."), inner)
 
 
-def _model_in(annotation: Any) -> type[Config] | None:
-    found = [
-        part for part in (annotation, *get_args(annotation)) if isinstance(part, type) and issubclass(part, Config)
-    ]
-    return found[0] if found else None
+def _models_in(annotation: Any) -> list[type[Config]]:
+    """Models that a field may hold, looked for in unions and annotations."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    if get_origin(annotation) is tuple:
+        return []
+    return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
 def meanings(model: type[Config]) -> dict[str, str]:
-    """What the docstrings of a model say of its fields: the ``Attributes`` section and the strings below fields."""
+    """What the docstrings of a model and its bases say of their fields."""
+    said: dict[str, str] = {}
+    for one in reversed(model.__mro__):
+        if isinstance(one, type) and issubclass(one, Config) and one is not Config:
+            said |= _meanings_of(one)
+    return said
+
+
+def _meanings_of(model: type[Config]) -> dict[str, str]:
+    """Read the ``Attributes`` section of a docstring, and the strings below fields."""
     said: dict[str, str] = {}
     tree = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
     assert isinstance(tree, ast.ClassDef)  # noqa: S101
@@ -141,8 +171,7 @@ def meanings(model: type[Config]) -> dict[str, str]:
     _, _, attributes = inspect.cleandoc(model.__doc__ or "").partition("Attributes\n----------\n")
     for names, text in re.findall(r"^(\S.*)\n((?: {4}.*\n?)+)", attributes, re.MULTILINE):
         said |= dict.fromkeys(names.split(", "), _text(text))
-    said |= {name: field.description for name, field in model.model_fields.items() if field.description}
-    return said
+    return said | {name: field.description for name, field in model.model_fields.items() if field.description}
 
 
 def _text(text: str) -> str:
@@ -153,16 +182,25 @@ def _text(text: str) -> str:
 def keys(path: str, model: type[Config]) -> Iterator[tuple[str, str, str, str]]:
     """Key, what it may be, default and meaning of every field of a section."""
     said, schema = meanings(model), model.model_json_schema()["properties"]
+    keys_only = plain(path)
+    first = path == keys_only or any(path.startswith(kind) for kind in FIRST_KINDS)
     for name, field in model.model_fields.items():
         if name == "step":
             continue
-        full = f"{path}.{name}".lstrip(".")
-        meaning = MEANINGS.get(full) or said.get(name) or MEANINGS[name]
-        if _model_in(field.annotation) or full == "prepare.steps":
+        full = f"{keys_only}.{name}".lstrip(".")
+        own, general = (MEANINGS.get(full), said.get(name)) if first else (said.get(name), MEANINGS.get(full))
+        meaning = own or general or MEANINGS.get(name) or MISSING
+        steps = name == "steps" and keys_only == "prepare"
+        if _models_in(field.annotation) or steps:
             default = "required" if field.is_required() else "null" if field.default is None else "below"
-            yield name, "list of steps" if full == "prepare.steps" else "section", default, meaning
+            yield name, "list of steps" if steps else "section", default, meaning
         else:
             yield name, kind(schema[name]), "required" if field.is_required() else _written(field.default), meaning
+
+
+def plain(path: str) -> str:
+    """Path of a section without the kinds: what its keys are in a file."""
+    return re.sub(r"\[kind: [a-z0-9_]+\]", "", path)
 
 
 def kind(schema: dict[str, Any]) -> str:
@@ -171,6 +209,8 @@ def kind(schema: dict[str, Any]) -> str:
         return " or ".join(kind(part) for part in schema["anyOf"])
     if "enum" in schema or "const" in schema:
         return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    if "type" not in schema:
+        return "value"
     if schema["type"] == "array":
         items = schema.get("prefixItems", [schema.get("items", {"type": "value"})])
         return f"list of {f'{len(items)} x ' if 'prefixItems' in schema else ''}{kind(items[0])}"

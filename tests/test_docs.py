@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
 from neuromill.catalog.cards import Card
 from neuromill.cli.main import app
@@ -126,6 +127,9 @@ def test_yaml_blocks_are_pipelines_cards_or_parts_of_them(page: str, text: str) 
         Pipeline.model_validate(document)
     elif "archive" in document:
         Card.model_validate(document)
+    elif document.keys() <= Card.model_fields.keys():  # some sections of a card
+        for name, section in document.items():
+            TypeAdapter(Card.model_fields[name].annotation).validate_python(section)
     else:  # some sections of a pipeline: valid inside one that is
         whole = {"name": "page", "prepare": {"steps": []}} | (
             {"prepare": document} if "steps" in document else document
@@ -170,6 +174,6 @@ def test_every_key_of_a_pipeline_file_has_a_meaning_and_no_meaning_is_left_over(
     known = set()
     for path, model in make.sections():
         for name, *_, meaning in make.keys(path, model):
-            assert meaning
-            known |= {f"{path}.{name}".lstrip("."), name}
+            assert meaning != make.MISSING, (path, name)
+            known |= {f"{make.plain(path)}.{name}".lstrip("."), name}
     assert set(make.MEANINGS) <= known
