@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from neuromill.tokenizers.files import open_tokenizer, save_pretrained
 from neuromill.tokenizers.fixed import FixedTokenizer
 from neuromill.tokenizers.fixed_config import MuLawConfig, QuantileConfig
-from neuromill.tokenizers.files import open_tokenizer, save_pretrained
 from neuromill.tokenizers.metrics import evaluate
 from neuromill.tokenizers.protocol import RowTokenizer
 from support.tfdual import eeg_like

@@ -28,7 +28,7 @@ def test_names_decide_whatever_the_order_and_case(names):
 
 def test_missing_names_are_refused_unless_allowed():
     eighteen = table(CHANNELS_10_20[1:])
-    with pytest.raises(RecordingError, match="18 of the 19 .*FP1") as caught:
+    with pytest.raises(RecordingError, match=r"18 of the 19 .*FP1") as caught:
         channel_groups(NAMED, eighteen)
     assert caught.value.code is FailureCode.NO_USABLE_CHANNELS
     (group,) = channel_groups(NAMED.model_copy(update={"min_channels": 18}), eighteen)
