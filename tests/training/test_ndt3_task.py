@@ -18,7 +18,7 @@ from neuromill.models.ndt3 import Ndt3
 from neuromill.models.ndt3_batch import Chunk
 from neuromill.models.ndt3_config import Ndt3Config
 from neuromill.models.ndt3_decoding import decode
-from neuromill.records import ConfigError
+from neuromill.records import ConfigError, TokenKind
 from neuromill.training.config import OptimConfig
 from neuromill.training.loop import Progress, TrainResult
 from neuromill.training.ndt3_config import Ndt3TrainConfig, RidgeConfig
@@ -168,6 +168,16 @@ def test_without_held_out_chunks_there_is_a_loss_and_nothing_beside(tmp_path: Pa
     result = run(tmp_path, max_steps=2, source=spike_source("a", spans=[Span("train", 0, 600)]))
     assert (result.validation, result.baselines) == (None, ())
     assert summary(result).startswith("loss ")
+
+
+def test_held_out_behaviour_that_stands_still_is_said(tmp_path: Path) -> None:
+    source = spike_source("a", spans=[Span("train", 0, 440), Span("validation", 460, 600)])
+    contents = slice(source.tokens[0].chunk_contents[22, TokenKind.COVARIATE], None)
+    source.tokens[0].covariates[contents] = 0.5  # chunk 23 is the first that is held out
+    result = run(tmp_path, max_steps=2, source=source)
+    assert result.validation is not None
+    assert (result.validation.r2, [row["r2"] for row in result.baselines]) == (None, [None, None])
+    assert summary(result).endswith("no R2: no covariate varies in the held-out chunks")
 
 
 def test_published_behaviour_trains_too(tmp_path: Path) -> None:

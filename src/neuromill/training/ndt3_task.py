@@ -75,9 +75,12 @@ def train_ndt3(
 
 
 def summary(result: TrainResult[Ndt3Scores]) -> str:
-    """One line on a run: ``R2 0.61 (ridge 0.55)``, or the loss where nothing is held out."""
+    """One line on a run: ``R2 0.61 (ridge 0.55)``; the loss where nothing is held out or no covariate varies there."""
+    losses = f"loss {result.first_loss:.3f} -> {result.last_loss:.3f}"
     if result.validation is None:
-        return f"loss {result.first_loss:.3f} -> {result.last_loss:.3f}"
+        return losses
+    if result.validation.r2 is None:
+        return f"{losses}, no R2: no covariate varies in the held-out chunks"
     beside = [f"{row['name']} {_shown(row['r2'])}" for row in result.baselines if row["name"] != "mean"]
     return f"R2 {_shown(result.validation.r2)}" + (f" ({', '.join(beside)})" if beside else "")
 
