@@ -30,7 +30,7 @@ def pipeline_of(tokenizer, fit=None):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return write_bids(tmp_path_factory.mktemp("data") / "bids", subjects=("01", "02"))
+    return write_bids(tmp_path_factory.mktemp("data") / "lab", subjects=("01", "02"))
 
 
 def road(home, data, pipeline):
