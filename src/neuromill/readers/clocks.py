@@ -149,6 +149,21 @@ def change_points(stamps: NDArray[np.float64], values: NDArray[np.float64]) -> N
     return keep
 
 
+def held_samples(
+    stamps: NDArray[np.float64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Change points of a series of held values, with a row of NaN in the middle of every gap.
+
+    Rests and gaps both leave long steps between change points; the row of NaN tells them apart.
+    """
+    steps = np.diff(stamps)
+    gaps = np.flatnonzero(steps > GAP_STEPS * np.median(steps)) if len(steps) else np.empty(0, np.int64)
+    keep = change_points(stamps, values)
+    places = np.cumsum(keep)[gaps]
+    middles = stamps[gaps] + steps[gaps] / 2
+    return np.insert(stamps[keep], places, middles), np.insert(values[keep], places, np.nan, axis=0)
+
+
 def union(intervals: NDArray[np.float64]) -> NDArray[np.float64]:
     """Union of intervals [interval, 2] as sorted, disjoint ones; such that touch become one."""
     ordered = intervals[np.argsort(intervals[:, 0], kind="stable")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from neuromill.readers.clocks import GAP_STEPS, change_points, merge_repeats, union
+from neuromill.readers.clocks import GAP_STEPS, held_samples, merge_repeats, union
 from neuromill.readers.complaints import bad_timestamps, missing_fact, no_covariates, unreadable
 from neuromill.readers.spike_protocol import CovariateSeries
 from neuromill.records import TrialTable
@@ -96,16 +96,19 @@ def covariate_series(raw: RawSeries, layout: CovariateLayout, where: str, notes:
         raise bad_timestamps(f"{merged.n_merged} time stamps of {layout.path} occur twice", where)
     if merged.n_merged:
         notes.append(f"{merged.n_merged} repeated time stamps of {layout.path} were merged")
-    keep = change_points(merged.stamps, merged.values) if layout.samples == "held" else slice(None)
+    stamps, values = merged.stamps, merged.values
+    if layout.samples == "held":
+        stamps, values = held_samples(stamps, values)
     name = layout.name or raw.name
     axes = layout.axes or tuple(str(column) for column in columns)
     return CovariateSeries(
         names=tuple(f"{name}_{axis}" for axis in axes) if len(columns) > 1 or layout.axes else (name,),
         unit=layout.unit or raw.unit,
-        stamps=merged.stamps[keep],
-        values=merged.values[keep],
+        stamps=stamps,
+        values=values,
         derivative=layout.derivative,
         bin_edge=layout.bin_edge,
+        held=layout.samples == "held",
     )
 
 

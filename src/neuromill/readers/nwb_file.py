@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from neuromill.readers.clocks import change_points, merge_repeats
+from neuromill.readers.clocks import held_samples, merge_repeats
 from neuromill.readers.complaints import missing_fact, no_covariates, no_usable_units, unsupported
 from neuromill.readers.nwb_behaviour import Behaviour, RawMask, covariate_names, read_behaviour, read_masks
 from neuromill.readers.nwb_binned import RawCounts, bin_width, counts_array, observed_by, read_counts
@@ -263,12 +263,19 @@ def _on_clock(raw: Sequence[RawCovariate], clock: BlockClock) -> tuple[tuple[Cov
             notes.append(f"{merged.n_merged} repeated time stamps of {path} merged")
         stamps, values = merged.stamps, merged.values
         if one.layout.samples == "held":
-            keep = change_points(stamps, values)
-            notes.append(f"{len(keep) - int(keep.sum())} of {len(keep)} values of {path} were held")
-            stamps, values = stamps[keep], values[keep]
-        names = covariate_names(one)
+            n_rows = len(stamps)
+            stamps, values = held_samples(stamps, values)
+            notes.append(f"{n_rows - len(stamps)} of {n_rows} values of {path} were held")
         found.append(
-            CovariateSeries(names, one.series.unit, stamps, values, one.layout.derivative, one.layout.bin_edge)
+            CovariateSeries(
+                names=covariate_names(one),
+                unit=one.series.unit,
+                stamps=stamps,
+                values=values,
+                derivative=one.layout.derivative,
+                bin_edge=one.layout.bin_edge,
+                held=one.layout.samples == "held",
+            )
         )
     return tuple(found), tuple(notes)
 

@@ -54,6 +54,8 @@ class CovariateSeries:
         "" or when it is to be differentiated, ``before`` or ``after`` resampling.
     bin_edge
         "" for samples; ``start`` or ``end`` where each value belongs to a bin that its stamp begins or ends.
+    held
+        Whether rows are change points of a held value: long steps between them are rests, NaN rows are gaps.
     """
 
     names: tuple[str, ...]
@@ -62,6 +64,7 @@ class CovariateSeries:
     values: NDArray[np.float64]
     derivative: Literal["", "before", "after"] = ""
     bin_edge: Literal["", "start", "end"] = ""
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

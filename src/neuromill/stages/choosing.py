@@ -10,6 +10,7 @@ from neuromill.stages.planning import share_of
 from neuromill.stages.refreshing import index_tables
 
 if TYPE_CHECKING:
+    from neuromill.catalog.duplicates import Duplicate, DuplicateTable
     from neuromill.records import Recording, RecordingId
     from neuromill.stages.datasets import Dataset
     from neuromill.stages.pipeline import Pipeline
@@ -27,11 +28,17 @@ class Chosen:
         Those this process works on: with ``--part`` its share of ``selected``.
     selected
         All that are chosen; what a tokenizer or a model learns from never depends on how the work is shared.
+    duplicates
+        Recordings left out because another dataset of the pipeline has the same session.
+    table
+        Which releases share subjects.
     """
 
     datasets: tuple[Dataset, ...]
     recordings: tuple[Recording, ...]
     selected: tuple[Recording, ...]
+    duplicates: tuple[Duplicate, ...] = ()
+    table: DuplicateTable | None = None
 
     def split_of(self, recording: Recording) -> str:
         """Split that the card of its dataset puts a recording in."""
@@ -57,6 +64,16 @@ class Chosen:
                     where=dataset.card.id,
                     next_step="correct `splits` in its card",
                 )
+        if self.table is not None:
+            self._require_disjoint_sessions(self.table)
+
+    def _require_disjoint_sessions(self, table: DuplicateTable) -> None:
+        """Refuse one session, published twice, in training and held out at once."""
+        from neuromill.catalog.duplicates import require_disjoint
+
+        training = [recording for recording in self.selected if self.split_of(recording) == "train"]
+        held_out = [recording for recording in self.selected if self.split_of(recording) != "train"]
+        require_disjoint(training, held_out, table)
 
 
 def choose(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> Chosen:
@@ -82,7 +99,24 @@ def choose(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> Ch
             where=" AND ".join(clause for clause in clauses if clause) or str(selection.data or pipeline.name),
             next_step="look with `neuromill catalog query true`",
         )
-    return Chosen(datasets, share_of(recordings, selection.part), share_of(recordings, None))
+    if not any(dataset.card.modality == "spikes" for dataset in datasets):
+        return Chosen(datasets, share_of(recordings, selection.part), share_of(recordings, None))
+    table = workspace.duplicates()
+    once, duplicates = _once(recordings, table)
+    return Chosen(datasets, share_of(once, selection.part), share_of(once, None), duplicates, table)
+
+
+def _once(recordings: list[Recording], table: DuplicateTable) -> tuple[list[Recording], tuple[Duplicate, ...]]:
+    """Leave out what another dataset has, too; within one dataset every recording counts, whatever its bytes."""
+    from neuromill.catalog.duplicates import find_duplicates
+
+    across = tuple(
+        duplicate
+        for duplicate in find_duplicates(recordings, table)
+        if all(kept.dataset != duplicate.dropped.dataset for kept in duplicate.kept)
+    )
+    gone = {duplicate.dropped for duplicate in across}
+    return [recording for recording in recordings if recording.id not in gone], across
 
 
 def _matching(tables: list[object], clauses: list[str]) -> set[RecordingId] | None:

@@ -135,6 +135,7 @@ def align_behaviour(
             series.derivative,
             series.bin_edge,
             moment=config.covariate_moment,
+            longest_step=float("inf") if series.held else None,
         )
         values.append(on_grid.values)
         names += series.names

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from neuromill.catalog.cards import Card, Modality
+    from neuromill.catalog.duplicates import DuplicateTable
     from neuromill.catalog.ledger import Ledger
     from neuromill.records import DatasetVersion
     from neuromill.stages.outcomes import Stage
@@ -50,9 +51,18 @@ class Workspace:
         """Every card: those of the package, of ``<home>/catalogs`` and of the folders the settings name."""
         from neuromill.catalog.cards import load_cards
 
+        return load_cards(self._card_folders())
+
+    def duplicates(self) -> DuplicateTable:
+        """Return the table of sessions that several releases have: of the home folder, else the package's."""
+        from neuromill.catalog.duplicates import duplicates_of
+
+        return duplicates_of(reversed(self._card_folders()))
+
+    def _card_folders(self) -> list[Path]:
         folders = [shipped_folder("catalogs"), *self.settings.catalogs]
         own = self.home / "catalogs"
-        return load_cards([*folders, own] if own.is_dir() else folders)
+        return [*folders, own] if own.is_dir() else folders
 
     def dataset(self, card_id: str) -> Dataset:
         """Return the dataset with this card; ``ConfigError`` where there is none."""
@@ -67,7 +77,7 @@ class Workspace:
     def datasets(self, pipeline: Pipeline, selection: Selection) -> tuple[Dataset, ...]:
         """Return the datasets a command is about: the folder given with ``--data``, else the pipeline's."""
         if selection.data is not None:
-            modality: Modality = "spikes" if pipeline.prepare.kind == "spikes" else "meg"
+            modality: Modality | None = "spikes" if pipeline.prepare.kind == "spikes" else None
             return (dataset_of_folder(selection.data, modality),)
         if not pipeline.datasets:
             raise ConfigError("the pipeline names no datasets", where=pipeline.name, next_step="give --data FOLDER")
