@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from neuromill.reports.page import MOST_FAILURES, duration, render
+from neuromill.reports.page import MOST_FAILURES, render
+from neuromill.reports.parts import duration
 from support.report_contents import empty, full, hostile, tokenizer, usage
 
 CASES = {"full": full(), "hostile": hostile(), "empty": empty()}

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from neuromill.reports.spike_contents import SpikeContents
+
 SECONDS_IN_MINUTE, SECONDS_IN_HOUR = 60, 3600
 VERBS: Mapping[str, str] = {"fit": "tokenizer fit"}
 """CLI verbs of stages that are not called like their verb."""
@@ -100,6 +102,25 @@ class Sensors:
     bads: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Rejected:
+    """Windows of one recording that are not fit for use.
+
+    Attributes
+    ----------
+    reasons
+        uint8 [window, channel], numbers of ``legend``; 0 is kept.
+    legend
+        Name of each number.
+    """
+
+    recording: str
+    channels: tuple[str, ...]
+    window_seconds: float
+    reasons: NDArray[np.uint8]
+    legend: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """How the windows of the gate use one codebook."""
@@ -111,7 +132,15 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFacts:
-    """A tokenizer and what was measured when it was fitted; ``levels`` is empty for one that was fitted elsewhere."""
+    """A tokenizer and what was measured when it was fitted; ``levels`` is empty for one that was fitted elsewhere.
+
+    Attributes
+    ----------
+    codebooks
+        Names of the codebooks ("temporal", "frequency"); () where they are the levels of a residual quantizer.
+    by_rule
+        Nothing was learned: the codes follow from the settings.
+    """
 
     digest: str
     codebook_size: int
@@ -123,11 +152,18 @@ class TokenizerFacts:
     mse: float | None = None
     baseline_mse: float | None = None
     levels: tuple[Level, ...] = ()
+    codebooks: tuple[str, ...] = ()
+    by_rule: bool = False
+
+
+def codebook_name(facts: TokenizerFacts | None, level: int) -> str:
+    """Name of a codebook, else the number of its level."""
+    return facts.codebooks[level] if facts is not None and level < len(facts.codebooks) else str(level)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """A window before and after the tokenizer, both float32 [channel, time] in the tokenizer's normalised domain."""
+    """A window before and after the tokenizer, both float32 [channel, time]; ``amplitudes`` says in which domain."""
 
     recording: str
     split: str
@@ -136,6 +172,7 @@ class Example:
     channels: tuple[str, ...]
     original: NDArray[np.float32]
     reconstruction: NDArray[np.float32]
+    amplitudes: str = "normalised as the tokenizer sees them"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,7 +191,10 @@ class CodebookUse:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """Metrics over steps: ``steps`` and ``loss`` [point], ``per_level`` [point, quantizer] accuracy of masked codes."""
+    """Metrics over steps: ``steps`` and ``loss`` [point], ``per_level`` [point, quantizer] accuracy of masked codes.
+
+    A model that does not predict masked codes has no level: ``per_level`` is [point, 0].
+    """
 
     steps: NDArray[np.int64]
     loss: NDArray[np.float64]
@@ -184,6 +224,8 @@ class ReportContents:
         The recordings come from a folder given on the command line, not from the pipeline's datasets.
     identities
         Names of what was made, by what it is: shown so that a page can be matched with its stores.
+    spikes
+        Everything on the page of a spike pipeline that is not above; None on that of a pipeline for signals.
     """
 
     pipeline: str
@@ -198,8 +240,10 @@ class ReportContents:
     tokenizer: TokenizerFacts | None = None
     usage: CodebookUse | None = None
     example: Example | None = None
+    rejected: tuple[Rejected, ...] = ()
     training: Training | None = None
     identities: Mapping[str, str] = field(default_factory=dict)
+    spikes: SpikeContents | None = None
 
     def command(self, stage: str) -> str:
         """Command line that makes a part that is missing."""

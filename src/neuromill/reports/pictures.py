@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuromill.reports.contents import SECONDS_IN_HOUR, SECONDS_IN_MINUTE
+from neuromill.reports.contents import SECONDS_IN_HOUR, SECONDS_IN_MINUTE, codebook_name
 from neuromill.reports.measures import correlations, flatten, perplexity, places, shown_in
 from neuromill.reports.style import (
     BLUE,
+    GREEN,
     INK,
     ORANGE,
+    PURPLE,
     QUIET,
     SERIES,
     SPLITS,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
         Curve,
         Example,
         RecordingFacts,
+        Rejected,
         Sensors,
         Spectrum,
         StageProgress,
@@ -51,6 +54,8 @@ EDGE_HEIGHT = 1.05
 MOST_DATASETS = 30
 MOST_MAPS = 9
 MAPS_PER_ROW = 3
+MOST_REJECTED = 6
+REASONS = (VERMILION, BLUE, GREEN, PURPLE)
 BAR_STEPS = 40
 """Colours of a map. From 50 on matplotlib would put its colour bar into the page as a bitmap."""
 
@@ -233,6 +238,46 @@ def _head(axes: Axes, reach: float) -> None:
     axes.spines[:].set_visible(False)
 
 
+def rejected(items: Sequence[Rejected]) -> str:
+    """Draw the windows of each recording along time, channels below each other, a mark for a rejected window."""
+    heights = [float(np.clip(0.4 + 0.05 * len(item.channels), 0.9, 2.4)) for item in items]
+    with house_style():
+        figure = new_figure(0.5 + sum(heights) + 0.45 * len(items))
+        panels = figure.subplots(len(items), 1, squeeze=False, height_ratios=heights).ravel()
+        for axes, item in zip(panels, items, strict=True):
+            _rejected_panel(axes, item)
+        return svg(figure, "rejected")
+
+
+def _rejected_panel(axes: Axes, item: Rejected) -> None:
+    width, (n_windows, n_channels) = item.window_seconds / SECONDS_IN_MINUTE, item.reasons.shape
+    for number, name in enumerate(item.legend[1:], start=1):
+        x, y = _marks(item.reasons == number, width)
+        axes.plot(x, y, color=REASONS[(number - 1) % len(REASONS)], solid_capstyle="butt", label=label(name))
+    for line in axes.lines:
+        line.set_linewidth(float(np.clip(100 / max(n_channels, 1), 0.6, 6)))
+    axes.set_xlim(0, max(n_windows, 1) * width)
+    axes.set_ylim(n_channels - 0.5, -0.5)
+    step = max(1, n_channels // 20)
+    axes.set_yticks(range(0, n_channels, step), [label(name, 12) for name in item.channels[::step]], fontsize=6)
+    axes.grid(visible=False)
+    axes.set_title(f"{label(item.recording, 70)}, {np.mean(item.reasons > 0):.1%} of windows rejected")
+    axes.set_xlabel("minutes")
+    if len(item.legend) > 1:
+        legend_above(axes, len(item.legend) - 1)
+
+
+def _marks(rejected: NDArray[np.bool_], width: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """One line for each run of rejected windows of a channel: x and y [3 x run], NaN between the runs."""
+    padded = np.pad(rejected.astype(np.int8), ((1, 1), (0, 0)))
+    edges = np.diff(padded, axis=0).T  # [channel, edge]
+    channel, start = np.nonzero(edges == 1)
+    stop = np.nonzero(edges == -1)[1]
+    nothing = np.full(len(start), np.nan)
+    x = np.stack([start * width, stop * width, nothing], axis=1).ravel()
+    return x, np.stack([channel, channel, nothing], axis=1).ravel()
+
+
 def codebooks(tokenizer: TokenizerFacts | None, usage: CodebookUse | None) -> str:
     """Perplexity of each level, and how often the codes of each level occur, commonest first."""
     with house_style():
@@ -243,7 +288,7 @@ def codebooks(tokenizer: TokenizerFacts | None, usage: CodebookUse | None) -> st
         if usage is None:
             right.set_axis_off()
         else:
-            _ranks(right, usage.shares)
+            _ranks(right, usage.shares, tokenizer)
         return svg(figure, "codebooks")
 
 
@@ -261,26 +306,30 @@ def _perplexities(axes: Axes, tokenizer: TokenizerFacts | None, usage: CodebookU
     axes.set_ylim(0.9, size * 1.25)
     _plain_numbers(axes.yaxis)
     levels = len(series[0][1]) if series else 0
-    axes.set_xticks(np.arange(levels))
+    named = tokenizer is not None and tokenizer.codebooks
+    axes.set_xticks(np.arange(levels), [label(codebook_name(tokenizer, level)) for level in range(levels)])
+    if named:
+        axes.set_xlim(-0.5, max(levels, 1) - 0.5)
     axes.grid(visible=False, axis="x")
     axes.set_title("Perplexity of each codebook")
-    axes.set_xlabel("quantizer level")
+    axes.set_xlabel("" if named else "quantizer level")
     axes.set_ylabel("perplexity (codes)")
     legend_above(axes, len(series) + 1)
 
 
-def _ranks(axes: Axes, shares: NDArray[np.float64]) -> None:
+def _ranks(axes: Axes, shares: NDArray[np.float64], tokenizer: TokenizerFacts | None) -> None:
     colours = _level_colours(len(shares))
     for level, (row, colour) in enumerate(zip(shares, colours, strict=True)):
-        used = np.sort(row[row > 0])[::-1]
-        axes.plot(np.arange(1, len(used) + 1), used * 100, color=colour, label=str(level), marker=".", markersize=2.5)
+        used, name = np.sort(row[row > 0])[::-1], label(codebook_name(tokenizer, level))
+        axes.plot(np.arange(1, len(used) + 1), used * 100, color=colour, label=name, marker=".", markersize=2.5)
     axes.axhline(100 / shares.shape[1], color=QUIET, linestyle=(0, (4, 2)), linewidth=1)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlim(0.9, shares.shape[1] * 1.1)
     _plain_numbers(axes.xaxis)
     _plain_numbers(axes.yaxis)
-    axes.set_title("How often each code occurs, by level")
+    named = tokenizer is not None and tokenizer.codebooks
+    axes.set_title(f"How often each code occurs, by {'codebook' if named else 'level'}")
     axes.set_xlabel("codes, commonest first")
     axes.set_ylabel("share of frames (%)")
     legend_above(axes, max(len(shares), 1))
@@ -303,7 +352,7 @@ def traces(item: Example) -> str:
             axes.text(1.008, 0.5, f"r = {score:.2f}", transform=axes.transAxes, va="center", fontsize=7.5)
         panels[0].set_title(label(item.recording, 90))
         legend_above(panels[0], 2)
-        panels[-1].set_xlabel("time (s); amplitudes normalised as the tokenizer sees them")
+        panels[-1].set_xlabel(f"time (s); amplitudes {item.amplitudes}")
         return svg(figure, "traces")
 
 
@@ -315,7 +364,10 @@ def training(run: Training) -> str:
         figure = new_figure(2.9)
         left, right = figure.subplots(1, 2)
         _loss(left, run)
-        _accuracy(right, run)
+        if run.train.per_level.shape[1]:
+            _accuracy(right, run)
+        else:
+            right.set_axis_off()
         for axes in (left, right):
             axes.set_xlabel("step")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -327,9 +379,12 @@ def _loss(axes: Axes, run: Training) -> None:
     if run.validation is not None:
         held_out = run.validation
         axes.plot(held_out.steps, held_out.loss, color=ORANGE, marker="D", markersize=4.5, label="validation")
-    axes.axhline(log(run.codebook_size), color=QUIET, linestyle=(0, (4, 2)), linewidth=1, label="chance")
-    axes.set_title("Loss on masked codes")
-    axes.set_ylabel("cross-entropy (nats)")
+    if run.train.per_level.shape[1]:
+        axes.axhline(log(run.codebook_size), color=QUIET, linestyle=(0, (4, 2)), linewidth=1, label="chance")
+        axes.set_title("Loss on masked codes")
+        axes.set_ylabel("cross-entropy (nats)")
+    else:
+        axes.set_title("Loss")
     legend_above(axes, 3)
 
 

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from neuromill.catalog.work import Counts
     from neuromill.records import DatasetVersion
     from neuromill.stages.workspace import Workspace
+    from neuromill.tokenizers.protocol import Tokenizer
 
 SECONDS_IN_HOUR = 3600
+CODEBOOKS = {"tfdual": ("temporal", "frequency")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def count_retries(
 
 def describe_tokenizer(workspace: Workspace, source: str) -> dict[str, Any]:
     """Settings, digest, fit and codebook usage of a tokenizer, as JSON values; ``levels`` has one row per level."""
-    from neuromill.tokenizers.files import from_pretrained, read_facts
+    from neuromill.tokenizers.files import open_tokenizer, read_facts
 
     fitted = sorted((workspace.home / "tokenizers").glob("*"))
     own = [folder for folder in fitted if source and folder.name.startswith(source)]
@@ -162,18 +164,24 @@ def describe_tokenizer(workspace: Workspace, source: str) -> dict[str, Any]:
         choices = ", ".join(folder.name for folder in own)
         raise ConfigError("more than one tokenizer begins like this", where=source, next_step=f"one of {choices}")
     place = str(own[0]) if own else source
-    tokenizer, facts = from_pretrained(place), read_facts(place)
+    tokenizer, facts = open_tokenizer(place), read_facts(place)
     quality = facts.get("quality") or {}
     usage = quality.get("usage") or {}
     names = [name for name in ("perplexity", "used_share", "dominant_share") if name in usage]
+    called = codebook_names(tokenizer)
     levels = [
-        {"level": level, **{name: usage[name][level] for name in names}}
+        {
+            "level": level,
+            **({"codebook": called[level]} if called else {}),
+            **{name: usage[name][level] for name in names},
+        }
         for level in range(len(usage.get("perplexity", ())))
     ]
     return {
         "source": place,
+        "kind": tokenizer.config.kind,
         "digest": tokenizer.digest,
-        "parameters": sum(p.numel() for p in tokenizer.codec.parameters()),
+        "parameters": tokenizer.n_parameters,
         "sfreq": tokenizer.sfreq,
         "hop_samples": tokenizer.hop_samples,
         "n_quantizers": tokenizer.n_quantizers,
@@ -186,7 +194,12 @@ def describe_tokenizer(workspace: Workspace, source: str) -> dict[str, Any]:
     }
 
 
-def bits_per_second(tokenizer: Any) -> float:
+def codebook_names(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Names of codebooks that are not the levels of a residual quantizer; () where they are, or there is but one."""
+    return CODEBOOKS.get(tokenizer.config.kind, ())
+
+
+def bits_per_second(tokenizer: Tokenizer) -> float:
     """Rate of the codes of one channel, in bits per second."""
     from math import log2
 

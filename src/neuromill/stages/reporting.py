@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ import numpy as np
 from neuromill.reports.contents import (
     CodebookUse,
     Curve,
-    Example,
     Failure,
     Level,
     RecordingFacts,
@@ -23,12 +22,13 @@ from neuromill.reports.contents import (
     TokenizerFacts,
     Training,
 )
-from neuromill.stages.channels import channel_table, good_channels
 from neuromill.stages.choosing import choose
-from neuromill.stages.contexts import done_recordings, training_recordings, work_context
+from neuromill.stages.contexts import training_recordings, work_context
 from neuromill.stages.identities import fit_identity, prepare_identity
-from neuromill.stages.looking import bits_per_second, seconds_of
+from neuromill.stages.looking import bits_per_second, codebook_names, seconds_of
 from neuromill.stages.outcomes import Stage
+from neuromill.stages.report_examples import example_of, rejected_windows
+from neuromill.stages.report_groups import by_dataset, published_groups, spread
 from neuromill.stages.work import WorkContext
 
 if TYPE_CHECKING:
@@ -39,21 +39,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neuromill.catalog.work import WorkRow
-    from neuromill.records import ChannelTable, DatasetVersion, Recording
+    from neuromill.records import ChannelTable
     from neuromill.stages.choosing import Chosen
     from neuromill.stages.pipeline import Pipeline
+    from neuromill.stages.report_groups import Published
     from neuromill.stages.selection import Selection
     from neuromill.stages.workspace import Workspace
-    from neuromill.store.contents import IndexedRecording
-    from neuromill.store.reader import StoreReader
+    from neuromill.tokenizers.protocol import Tokenizer
 
 COUNTED = (Stage.INGEST, Stage.PREPARE, Stage.TOKENIZE)
 SAMPLED_RECORDINGS = 6
 SAMPLED_SECONDS = 60.0
-EXAMPLE_SECONDS = 10.0
-EXAMPLE_CHANNELS = 4
-SPLITS_BY_HONESTY = ("validation", "test", "train")
-"""Where an example comes from: what the tokenizer was not fitted on, if there is any."""
 
 
 def write_report(workspace: Workspace, pipeline: Pipeline, selection: Selection, to: Path) -> Path:
@@ -91,9 +87,9 @@ def collect(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> R
     """
     chosen = choose(workspace, pipeline, selection.model_copy(update={"part": None}))
     context = _context(workspace, pipeline, chosen)
-    prepared = _published(workspace, chosen, Stage.PREPARE, context)
+    prepared = published_groups(workspace, chosen, Stage.PREPARE, context)
     works = [_work(workspace, chosen, stage, context) for stage in COUNTED]
-    return ReportContents(
+    contents = ReportContents(
         pipeline=pipeline.name,
         title=pipeline.title,
         version=version("neuromill"),
@@ -101,47 +97,32 @@ def collect(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> R
         recordings=tuple(_recording_facts(chosen, prepared)),
         stages=tuple(_progress(chosen, context, works)),
         failures=tuple(_failure(row) for work in works for row in work.failed),
+    )
+    if pipeline.prepare.kind == "spikes":
+        from neuromill.stages.spike_reporting import collect_spikes
+
+        tokenized = published_groups(workspace, chosen, Stage.TOKENIZE, context)
+        spikes = collect_spikes(workspace, chosen, context, prepared, tokenized, works[-1].done)
+        return replace(contents, spikes=spikes, identities=_identities(chosen, context, None))
+    return _with_signals(workspace, chosen, context, prepared, contents)
+
+
+def _with_signals(
+    workspace: Workspace, chosen: Chosen, context: WorkContext, prepared: Sequence[Published], contents: ReportContents
+) -> ReportContents:
+    """Add what a page of continuous signals and their codes shows."""
+    tokenizer, rows = _tokenizer(context), context.pipeline.tokenize.rows_per_forward
+    return replace(
+        contents,
         spectra=tuple(_spectra(prepared)),
         sensors=tuple(_sensors(prepared)),
-        tokenizer=_tokenizer_facts(context),
-        usage=_usage(_published(workspace, chosen, Stage.TOKENIZE, context)),
-        example=_example(chosen, context, prepared),
-        training=_training(workspace, chosen, context),
-        identities=_identities(chosen, context),
+        rejected=rejected_windows(prepared),
+        tokenizer=None if tokenizer is None else _tokenizer_facts(context, tokenizer),
+        usage=_usage(published_groups(workspace, chosen, Stage.TOKENIZE, context)),
+        example=None if tokenizer is None else example_of(chosen, tokenizer, rows, prepared),
+        training=None if tokenizer is None else _training(workspace, chosen, context, tokenizer.codebook_size),
+        identities=_identities(chosen, context, tokenizer),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A group that is in a store, opened."""
-
-    recording: Recording
-    reader: StoreReader
-
-    @property
-    def name(self) -> str:
-        """Name of the group."""
-        return self.recording.id.name
-
-    @property
-    def group(self) -> IndexedRecording:
-        """What the group says of itself."""
-        return self.reader.recording(self.name)
-
-    @property
-    def channels(self) -> ChannelTable:
-        """Its channel table."""
-        return channel_table(self.reader, self.name)
-
-    def middle(self, seconds: float) -> tuple[int, int]:
-        """Return first and last row + 1 of at most ``seconds`` in the middle."""
-        rows = min(self.group.n_rows, round(seconds * self.group.sfreq))
-        start = (self.group.n_rows - rows) // 2
-        return start, start + rows
-
-    def signal(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Signal in SI units: float32 [channel, time]; bad channels may be NaN."""
-        return self.reader.read_physical(self.name, start, stop).T
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,33 +135,12 @@ class Work:
 
 def _context(workspace: Workspace, pipeline: Pipeline, chosen: Chosen) -> WorkContext:
     """Context of ``tokenize`` where a tokenizer is there, else one without."""
+    if pipeline.tokenizer.kind == "ndt3":  # tokens by rule: there is nothing that may not be there yet
+        return work_context(workspace, pipeline, chosen, Stage.TOKENIZE)
     fitted = fit_identity(pipeline, training_recordings(workspace, pipeline, chosen))
     if pipeline.pretrained is None and not workspace.tokenizer_folder(fitted).is_dir():
         return WorkContext(workspace.settings, pipeline, tuple(dataset.origin for dataset in chosen.datasets))
     return work_context(workspace, pipeline, chosen, Stage.TOKENIZE)
-
-
-def _published(workspace: Workspace, chosen: Chosen, stage: Stage, context: WorkContext) -> tuple[Published, ...]:
-    """Groups of the chosen recordings that the ledger calls done and that are still in place."""
-    from neuromill.store.layout import MANIFEST_FILE, group_name
-    from neuromill.store.reader import StoreReader
-
-    identity = context.identity(stage)
-    if not identity:
-        return ()
-    by_version: defaultdict[DatasetVersion, list[Recording]] = defaultdict(list)
-    for recording in done_recordings(workspace, chosen, stage, identity):
-        store = workspace.store(recording.id.dataset_version, stage, identity)
-        if (store / group_name(recording.id.name) / MANIFEST_FILE).is_file():
-            by_version[recording.id.dataset_version].append(recording)
-    return tuple(
-        Published(recording, reader)
-        for dataset_version, recordings in sorted(by_version.items(), key=lambda item: str(item[0]))
-        for reader in [
-            StoreReader.of_groups(workspace.store(dataset_version, stage, identity), [r.id.name for r in recordings])
-        ]
-        for recording in recordings
-    )
 
 
 def _work(workspace: Workspace, chosen: Chosen, stage: Stage, context: WorkContext) -> Work:
@@ -223,19 +183,6 @@ def _recording_facts(chosen: Chosen, prepared: Iterable[Published]) -> Iterator[
         yield RecordingFacts(str(recording.id), recording.id.dataset, chosen.split_of(recording), seconds)
 
 
-def _by_dataset(prepared: Iterable[Published]) -> dict[str, list[Published]]:
-    groups: defaultdict[str, list[Published]] = defaultdict(list)
-    for one in prepared:
-        groups[one.recording.id.dataset].append(one)
-    return dict(sorted(groups.items()))
-
-
-def _spread(items: Sequence[Published], count: int) -> list[Published]:
-    """At most ``count``, evenly spread over the list: never only the first subject."""
-    places = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
-    return [items[place] for place in places]
-
-
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """Spectra with the same kind go into one line."""
@@ -248,8 +195,8 @@ class _Kind:
 def _spectra(prepared: Iterable[Published]) -> Iterator[Spectrum]:
     from neuromill.reports.measures import frequencies
 
-    for dataset, groups in _by_dataset(prepared).items():
-        sampled = _spread(groups, SAMPLED_RECORDINGS)
+    for dataset, groups in by_dataset(prepared).items():
+        sampled = spread(groups, SAMPLED_RECORDINGS)
         densities: defaultdict[_Kind, list[NDArray[np.float64]]] = defaultdict(list)
         for one in sampled:
             for kind, density in _densities(one):
@@ -295,8 +242,8 @@ def _sensors(prepared: Iterable[Published]) -> Iterator[Sensors]:
     """Sensors of one recording per dataset: the one with the most channels whose place is known."""
     from neuromill.reports.measures import root_mean_square
 
-    for groups in _by_dataset(prepared).values():
-        best = max(_spread(groups, SAMPLED_RECORDINGS), key=lambda one: _n_placed(one.channels))
+    for groups in by_dataset(prepared).values():
+        best = max(spread(groups, SAMPLED_RECORDINGS), key=lambda one: _n_placed(one.channels))
         channels = best.channels
         rms = root_mean_square(best.signal(*best.middle(SAMPLED_SECONDS)))
         for kind, rows in _rows_by_type(channels).items():
@@ -310,12 +257,17 @@ def _n_placed(channels: ChannelTable) -> int:
     return int(np.isfinite(channels.positions).all(axis=1).sum())
 
 
-def _tokenizer_facts(context: WorkContext) -> TokenizerFacts | None:
-    from neuromill.tokenizers.files import read_facts
+def _tokenizer(context: WorkContext) -> Tokenizer | None:
+    from neuromill.tokenizers.files import open_tokenizer
 
     if not context.tokenizer_source:
         return None
-    tokenizer = context.tokenizer()
+    return open_tokenizer(context.tokenizer_source, revision=context.tokenizer_revision or None)
+
+
+def _tokenizer_facts(context: WorkContext, tokenizer: Tokenizer) -> TokenizerFacts:
+    from neuromill.tokenizers.files import read_facts
+
     facts = read_facts(context.tokenizer_source, revision=context.tokenizer_revision or None)
     quality: dict[str, Any] = facts.get("quality") or {}
     usage: dict[str, Any] = quality.get("usage") or {}
@@ -327,6 +279,8 @@ def _tokenizer_facts(context: WorkContext) -> TokenizerFacts | None:
         bits_per_second=bits_per_second(tokenizer),
         held_out=bool(facts.get("held_out")),
         levels=tuple(Level(*row) for row in rows),
+        codebooks=codebook_names(tokenizer),
+        by_rule=tokenizer.n_parameters == 0,
         **{name: quality.get(name) for name in ("correlation", "si_sdr_db", "mse", "baseline_mse")},
     )
 
@@ -338,62 +292,18 @@ def _usage(tokenized: Sequence[Published]) -> CodebookUse | None:
     return CodebookUse(np.sum(counts, axis=0, dtype=np.int64), len(tokenized))
 
 
-def _example(chosen: Chosen, context: WorkContext, prepared: Sequence[Published]) -> Example | None:
-    """Encode and decode a window of a recording that was held out, if one was."""
-    candidates = [one for one in prepared if context.tokenizer_source and good_channels(one.channels)]
-    if not candidates:
-        return None
-    best = min(candidates, key=lambda one: _rank(chosen, one))
-    good = good_channels(best.channels)
-    picks = [good[i] for i in np.unique(np.linspace(0, len(good) - 1, EXAMPLE_CHANNELS).round().astype(int))]
-    start, stop = best.middle(EXAMPLE_SECONDS)
-    original, reconstruction = _reconstruct(context, best.signal(start, stop)[picks])
-    return Example(
-        recording=str(best.recording.id),
-        split=chosen.split_of(best.recording),
-        sfreq=best.group.sfreq,
-        start_seconds=start / best.group.sfreq,
-        channels=tuple(best.channels.names[i] for i in picks),
-        original=original,
-        reconstruction=reconstruction,
-    )
-
-
-def _rank(chosen: Chosen, one: Published) -> tuple[int, bool, int, str]:
-    """Held-out ones first, then long enough ones, then many channels, then by name."""
-    split = chosen.split_of(one.recording)
-    order = SPLITS_BY_HONESTY.index(split) if split in SPLITS_BY_HONESTY else len(SPLITS_BY_HONESTY)
-    short = one.group.n_rows < EXAMPLE_SECONDS * one.group.sfreq
-    return order, short, -one.group.n_channels, str(one.recording.id)
-
-
-def _reconstruct(context: WorkContext, signal: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Signal as the tokenizer sees it, and what comes back from its codes: float32 [channel, time]."""
-    import torch
-
-    tokenizer = context.tokenizer()
-    rows = torch.from_numpy(np.ascontiguousarray(signal))
-    with torch.inference_mode():
-        seen = tokenizer.normalize(rows)
-        back = tokenizer.decode(tokenizer.encode(rows), rows.shape[1])
-    return seen.cpu().numpy(), back.cpu().numpy()
-
-
-def _training(workspace: Workspace, chosen: Chosen, context: WorkContext) -> Training | None:
+def _training(workspace: Workspace, chosen: Chosen, context: WorkContext, codebook_size: int) -> Training | None:
     """Metrics of the run on these tokens, also of one that is not finished."""
     from neuromill.models.files import is_complete
     from neuromill.stages.training import model_folder
     from neuromill.training.metrics import MetricsFile
 
-    if not context.token_identity:
-        return None
     model = model_folder(workspace, chosen, context)
     rows = MetricsFile(model.parent / "metrics.jsonl").rows()
     train, validation = (_curve(rows, kind) for kind in ("train", "validation"))
     if train is None:
         return None
-    size = context.tokenizer().codebook_size
-    return Training(model.parent.name, is_complete(model), size, train, validation)
+    return Training(model.parent.name, is_complete(model), codebook_size, train, validation)
 
 
 def _curve(rows: Iterable[dict[str, Any]], kind: str) -> Curve | None:
@@ -403,17 +313,19 @@ def _curve(rows: Iterable[dict[str, Any]], kind: str) -> Curve | None:
     return Curve(
         np.array([row["step"] for row in chosen], np.int64),
         np.array([row["loss"] for row in chosen], np.float64),
-        np.array([row["per_level"] for row in chosen], np.float64),
+        np.array([row.get("per_level", ()) for row in chosen], np.float64),
     )
 
 
-def _identities(chosen: Chosen, context: WorkContext) -> dict[str, str]:
+def _identities(chosen: Chosen, context: WorkContext, tokenizer: Tokenizer | None) -> dict[str, str]:
     pipeline = context.pipeline
     found = {f"dataset {dataset.card.id}": str(dataset.card.dataset_version) for dataset in chosen.datasets}
-    found["prepared signals"] = prepare_identity(pipeline)
+    of_spikes = pipeline.prepare.kind == "spikes"
+    found["prepared counts" if of_spikes else "prepared signals"] = prepare_identity(pipeline)
     if pipeline.pretrained is not None:
         found["published tokenizer"] = f"{pipeline.pretrained.source} {pipeline.pretrained.revision}".strip()
-    if context.tokenizer_source:
-        found["tokenizer (SHA-256)"] = context.tokenizer().digest
-        found["codes"] = context.token_identity
+    if tokenizer is not None:
+        found["tokenizer (SHA-256)"] = tokenizer.digest
+    if context.token_identity:
+        found["tokens" if of_spikes else "codes"] = context.token_identity
     return found
