@@ -79,14 +79,16 @@ class RawCache:
 
     def forget(self, name: str) -> int:
         """Forget what ``derive`` keeps under ``name``; returns the bytes freed."""
-        held = self.derived(name)
-        freed = held.stat().st_size if held is not None else 0
-        if held is not None:
-            held.unlink(missing_ok=True)
-        return freed
+        try:
+            digest, size = (self.folder / "derived" / name).read_text().split()
+            (self.folder / "derived" / name).unlink()
+            self._path(Digest.parse(digest)).unlink()
+        except FileNotFoundError:
+            return 0
+        return int(size)
 
     def link(self, held: Path, to: Path) -> None:
-        """Lay one held file out at ``to``, as ``materialise`` does."""
+        """Lay one held file out at ``to``, as ``materialise`` does; ``missing_member`` where it was just dropped."""
         _link(held, to)
 
     def materialise(self, members: Iterable[SourceFile], folder: Path) -> Path:
@@ -99,12 +101,7 @@ class RawCache:
         for member in members:
             held = self.find(member)
             if held is None:
-                raise RecordingError(
-                    FailureCode.MISSING_MEMBER,
-                    "the file is not in the raw cache",
-                    where=member.path,
-                    next_step="ingest the recording again",
-                )
+                raise _not_here(member.path)
             _link(held, folder / member.path)
         return folder
 
@@ -185,6 +182,8 @@ def _link(held: Path, to: Path) -> None:
         return
     try:
         _replace(to, lambda new: os.link(held, new))
+    except FileNotFoundError:  # a symbolic link instead would lead nowhere
+        raise _not_here(to.name) from None
     except OSError:  # another file system, or one without hard links
         _replace(to, lambda new: _symlink_or_copy(held, new))
 
@@ -203,6 +202,15 @@ def _replace(path: Path, make: Callable[[Path], object]) -> None:
         make(new)
         new.replace(path)
         new.unlink(missing_ok=True)  # renaming onto another hard link of the same file leaves both names
+
+
+def _not_here(where: str) -> RecordingError:
+    return RecordingError(
+        FailureCode.MISSING_MEMBER,
+        "the file is not in the raw cache",
+        where=where,
+        next_step="ingest the recording again",
+    )
 
 
 def _changed(known: Digest, digest: Digest, file: SourceFile) -> RecordingError:

@@ -118,11 +118,11 @@ class Download:
     def run(self) -> Digest:
         """Download, verify, publish; raises ``RecordingError`` as ``protocol.Source.fetch`` says."""
         self.to.parent.mkdir(parents=True, exist_ok=True)
-        inherited = self._take_up()
+        self._take_up()
         self._complete()
         digest = digest_of(self.part, self.wanted.digest)
-        if inherited and digest != self.wanted.digest and self.wanted.digest:
-            # A power cut can leave a part whose length is right and whose last pages are zeros.
+        if self.wanted.digest and digest != self.wanted.digest:
+            # Bytes can be altered on the way, and a power cut can leave a part whose last pages are zeros: both pass.
             self._discard()
             self._complete()
             digest = digest_of(self.part, self.wanted.digest)
@@ -133,15 +133,14 @@ class Download:
         self.note_path.unlink(missing_ok=True)
         return digest
 
-    def _take_up(self) -> bool:
+    def _take_up(self) -> None:
         note = _Note.read(self.note_path)
         same = note is not None and (note.url, note.size) == (self.wanted.url, self.wanted.size)
         if note is None or not same or not (note.etag or self.wanted.digest) or self._offset() > self.wanted.size:
             self._discard()
-            return False
+            return
         self.note = note
         self._report(self._offset())
-        return self._offset() > 0
 
     def _discard(self) -> None:
         self.part.unlink(missing_ok=True)

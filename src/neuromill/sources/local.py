@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 VERSION = "local"
 LOCATOR = "local"
 _SKIPPED_FOLDERS = frozenset({"__MACOSX"})
+_ZARR_METADATA = frozenset({".zgroup", ".zarray", ".zattrs", ".zmetadata"})  # Zarr v2
 _ANNEX_OBJECTS = Path(".git", "annex", "objects")
 # A file written within this time of being hashed could change again without a new time stamp (coarse clocks).
 _SETTLED_NS = 2_000_000_000
@@ -122,12 +123,17 @@ class LocalSource:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Files below ``root`` without hidden ones (AppleDouble files are hidden, too); no folder link is followed."""
+    """Files below ``root`` without hidden ones (AppleDouble files are hidden, too); no folder link is followed.
+
+    Inside a ``.zarr`` folder the hidden files that Zarr keeps its metadata in are content.
+    """
     for folder, folders, names in os.walk(root):
+        in_zarr = any(part.lower().endswith(".zarr") for part in Path(folder).relative_to(root).parts)
+        shown = _ZARR_METADATA if in_zarr else frozenset()
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
         linked = [name for name in folders if Path(folder, name).is_symlink()]
         for name in sorted([*names, *linked]):
-            if not name.startswith("."):
+            if not name.startswith(".") or name in shown:
                 yield Path(folder, name)
 
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from neuromill.records import ConfigError, FailureCode, FileState, RecordingError, SpikeLayout
+from neuromill.records import FailureCode, FileState, RecordingError, SpikeLayout
 from neuromill.sources.protocol import RangedSource
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from neuromill.stages.work import WorkContext
 
 ZARR_SUFFIX = ".zarr"  # an asset of many small objects that no cache of files can hold
+_ATTEMPTS = 8  # as many workers may drop one file before it is linked
 
 
 def ensure_raw(context: WorkContext, recording: Recording) -> None:
@@ -42,19 +43,23 @@ def lay_out_raw(context: WorkContext, recording: Recording, folder: Path) -> Non
     share (or that merely has the same content, as sidecars have): what is linked stays.
     """
     _require_available(recording)
-    source, cache = context.source(recording.id.dataset), context.raw_cache()
     for member in recording.members:
-        if is_streamed(context, recording, member):
-            cache.link(_extract(context, recording, member), folder / member.path)
-            continue
-        cache.ensure(source, member)
-        try:
-            cache.materialise([member], folder)
-        except RecordingError as error:
-            if error.code is not FailureCode.MISSING_MEMBER:
-                raise
-            cache.ensure(source, member)  # dropped in the moment between the two
-            cache.materialise([member], folder)
+        for attempt in range(_ATTEMPTS):
+            try:
+                _lay_out(context, recording, member, folder)
+                break
+            except RecordingError as error:  # dropped in the moment between the two
+                if error.code is not FailureCode.MISSING_MEMBER or attempt == _ATTEMPTS - 1:
+                    raise
+
+
+def _lay_out(context: WorkContext, recording: Recording, member: SourceFile, folder: Path) -> None:
+    cache = context.raw_cache()
+    if is_streamed(context, recording, member):
+        cache.link(_extract(context, recording, member), folder / member.path)
+        return
+    cache.ensure(context.source(recording.id.dataset), member)
+    cache.materialise([member], folder)
 
 
 def has_raw(context: WorkContext, recording: Recording) -> bool:
@@ -79,8 +84,12 @@ def drop_raw(context: WorkContext, recording: Recording) -> None:
 
 
 def is_streamed(context: WorkContext, recording: Recording, member: SourceFile) -> bool:
-    """Whether only the needed parts of a member are read: the card says so, or it is a Zarr asset of an archive."""
-    return context.origin(recording.id.dataset).fetch == "stream" or member.path.endswith(ZARR_SUFFIX)
+    """Whether only the needed parts of a member are read: the card says so, or it is a Zarr asset of an archive.
+
+    Never of a folder on this machine, whose files are read where they are.
+    """
+    origin = context.origin(recording.id.dataset)
+    return origin.archive != "local" and (origin.fetch == "stream" or member.path.endswith(ZARR_SUFFIX))
 
 
 def layout_of(context: WorkContext, recording: Recording) -> SpikeLayout:
@@ -89,33 +98,51 @@ def layout_of(context: WorkContext, recording: Recording) -> SpikeLayout:
 
 
 def _extract(context: WorkContext, recording: Recording, member: SourceFile) -> Path:
-    from neuromill.readers.extract import extract_nwb
-    from neuromill.readers.trees import open_hdf5
-    from neuromill.readers.zarr_tree import open_zarr
-
     source, layout = context.source(recording.id.dataset), layout_of(context, recording)
-    if not isinstance(source, RangedSource):
-        raise ConfigError(
-            f"the archive {context.origin(recording.id.dataset).archive!r} hands out whole files only",
-            where=recording.id.dataset,
+    if not isinstance(source, RangedSource) or layout.format != "nwb":
+        raise RecordingError(
+            FailureCode.UNSUPPORTED_FORMAT,
+            "only NWB files of an archive that serves ranges can be read in part",
+            where=member.path,
             next_step="take `fetch: stream` out of its card",
         )
 
     def make(to: Path) -> None:
         if member.path.endswith(ZARR_SUFFIX):
-            with source.open_objects(member) as objects, closing(open_zarr(objects, member.path)) as tree:
-                extract_nwb(tree, layout, to)
+            _extract_objects(source, member, layout, to)
             return
-        with source.open_stream(member) as remote:
-            try:
-                with closing(open_hdf5(remote, member.path)) as tree:
-                    extract_nwb(tree, layout, to)
-            except RecordingError:
-                remote.verify()  # bytes that went wrong on the line look like a damaged file
+        try:
+            _extract_stream(source, member, layout, to)
+        except RecordingError as error:
+            if error.code is not FailureCode.DIGEST_MISMATCH:
                 raise
-            remote.verify()
+            _extract_stream(source, member, layout, to)  # what was altered on the way may come whole the next time
 
     return context.raw_cache().derive(_extract_name(context, recording, member), make)
+
+
+def _extract_objects(source: RangedSource, member: SourceFile, layout: SpikeLayout, to: Path) -> None:
+    """Draw from a Zarr asset, each of whose objects is checked as it comes."""
+    from neuromill.readers.extract import extract_nwb
+    from neuromill.readers.zarr_tree import open_zarr
+
+    with source.open_objects(member) as objects, closing(open_zarr(objects, member.path)) as tree:
+        extract_nwb(tree, layout, to)
+
+
+def _extract_stream(source: RangedSource, member: SourceFile, layout: SpikeLayout, to: Path) -> None:
+    """Draw from a file of an archive, and read all that was used once more before it counts."""
+    from neuromill.readers.extract import extract_nwb
+    from neuromill.readers.trees import open_hdf5
+
+    with source.open_stream(member) as remote:
+        try:
+            with closing(open_hdf5(remote, member.path)) as tree:
+                extract_nwb(tree, layout, to)
+        except RecordingError:
+            remote.verify()  # bytes that went wrong on the line look like a damaged file
+            raise
+        remote.verify()
 
 
 def _extract_name(context: WorkContext, recording: Recording, member: SourceFile) -> str:
