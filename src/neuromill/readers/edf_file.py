@@ -36,6 +36,7 @@ class EdfHeader:
     n_records: int
     record_seconds: float
     labels: tuple[str, ...]
+    dimensions: tuple[str, ...]
     samples: tuple[int, ...]
     scaled: tuple[bool, ...]
 
@@ -105,6 +106,7 @@ def read_header(file: IO[bytes], kind: str, size: int, where: str) -> EdfHeader:
             n_records=n_records,
             record_seconds=float(fixed[244:252]),
             labels=tuple(cell.decode("latin-1").strip() for cell in _cells(table, n_signals, 0, 16)),
+            dimensions=tuple(cell.decode("latin-1").strip("\0 ") for cell in _cells(table, n_signals, 96, 8)),
             samples=tuple(int(value) for value in _numbers(table, n_signals, 216)),
             scaled=tuple(a != b and c != d for a, b, c, d in zip(low, high, bottom, top, strict=True)),
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
-from neuromill.readers.complaints import empty, missing, unsupported
+from neuromill.readers.complaints import empty, missing, missing_fact, unsupported
 from neuromill.readers.sidecars import ChannelRow, read_channels, read_json
 
 if TYPE_CHECKING:
@@ -60,6 +61,14 @@ def check_members(recording: Recording, root: Path) -> None:
         check_file(main, recording.path)
         if main.stat().st_size == 0:
             raise empty("file of 0 bytes", recording.path)
+
+
+def check_subject(recording: Recording) -> None:
+    """Raise ``missing_fact`` where folder and file name different subjects: its split by subject is unknown then."""
+    folders = [part.removeprefix("sub-") for part in recording.path.split("/")[:-1] if part.startswith("sub-")]
+    named, folder = recording.entities.subject, normalize("NFC", folders[0]) if folders else ""
+    if named and folder and named != folder:
+        raise missing_fact(f"the folder is of subject {folder}, the file of subject {named}", recording.path)
 
 
 def check_file(path: Path, where: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from neuromill.readers.complaints import empty
-from neuromill.readers.members import Sidecars, check_members, format_of, read_sidecars
+from neuromill.readers.members import Sidecars, check_members, check_subject, format_of, read_sidecars
 from neuromill.readers.plausibility import SECONDS, check_plausible
 from neuromill.readers.protocol import SignalFacts
 from neuromill.readers.raws import OPENERS, damage_as_codes
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SFREQ_TOLERANCE = 1e-3  # relative: sidecars round (300.3 for 300.307), a wrong rate is further off
 CTF_GRADE_SHIFT = 16
+LOOKS = 4  # places looked at for a unit that cannot be
 
 
 def open_recording(recording: Recording, root: Path) -> SignalRecording:
@@ -46,16 +47,27 @@ def open_recording(recording: Recording, root: Path) -> SignalRecording:
     Raises
     ------
     RecordingError
-        ``missing_member, empty, truncated, unreadable, unsupported_format, maxshield, not_continuous,
+        ``missing_member, missing_fact, empty, truncated, unreadable, unsupported_format, maxshield, not_continuous,
         duplicate_channels, unit_conflict``: see ``docs/failures``.
     """
-    kind = format_of(recording)
     check_members(recording, root)
+    check_subject(recording)
+    kind = format_of(recording)
     sidecars = read_sidecars(recording, root)
     signal = MneSignal(recording, kind, OPENERS[kind](recording, root), sidecars, root)
-    first_seconds = signal.read(0, min(signal.n_times, math.ceil(SECONDS * signal.sfreq)))
-    check_plausible(first_seconds, signal.channels, recording.path)
+    _check_units(signal, recording.path)
     return signal
+
+
+def _check_units(signal: MneSignal, where: str) -> None:
+    """Look at the first seconds; where a type of channels says nothing there (all flat), look further on."""
+    length = min(signal.n_times, math.ceil(SECONDS * signal.sfreq))
+    silent = frozenset(signal.channels.types)
+    for part in range(LOOKS):
+        start = part * (signal.n_times - length) // LOOKS
+        silent = check_plausible(signal.read(start, start + length), signal.channels, where, silent)
+        if not silent:
+            return
 
 
 class MneSignal:
@@ -66,8 +78,9 @@ class MneSignal:
         if raw.n_times == 0 or not raw.ch_names:
             raise empty("recording without samples", recording.path)
         self._raw: Any = raw
+        self._rates = opened.rates
         self._where, self._folder = recording.path, (root / recording.path).parent
-        channels, table_notes = channel_table(raw.info, sidecars.channels, recording.path)
+        channels, table_notes = channel_table(raw.info, sidecars.channels, recording.path, opened.units)
         self._channels = channels.with_bads({channels.names.index(n): why for n, why in opened.bads.items()})
         self._channels.require_unique_names(recording.path)
         self._events, event_notes = _events(raw, sidecars, self.n_times / self.sfreq)
@@ -113,12 +126,16 @@ class MneSignal:
         if start == stop or not rows:
             return np.empty((len(rows), stop - start))
         with damage_as_codes(self._where, self._folder):
+            if self._rates is not None:
+                return self._rates.read(rows, start, stop)
             block = self._raw.get_data(picks=rows, start=start, stop=stop, verbose="error")
         return np.asarray(block, dtype=np.float64)
 
     def close(self) -> None:
         """Let go of the files."""
         self._raw.close()
+        if self._rates is not None:
+            self._rates.close()
 
     def __enter__(self) -> Self:
         return self

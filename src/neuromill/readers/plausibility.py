@@ -9,7 +9,7 @@ import numpy as np
 from neuromill.readers.complaints import unit_conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -41,21 +41,44 @@ def typical_std(block: NDArray[np.float64]) -> float | None:
     return float(np.median(spread)) if spread.size else None
 
 
-def check_plausible(block: NDArray[np.float64], channels: ChannelTable, where: str) -> None:
-    """Check the first seconds of a recording, [channel, time] in SI units, type by type.
+def check_plausible(
+    block: NDArray[np.float64], channels: ChannelTable, where: str, kinds: Collection[str] = BOUNDS.keys()
+) -> frozenset[str]:
+    """Check some seconds of a recording, [channel, time] in SI units, type by type.
+
+    Parameters
+    ----------
+    block, channels
+        What was read, and of which channels.
+    where
+        The recording, for messages.
+    kinds
+        Types to look at.
+
+    Returns
+    -------
+    frozenset
+        Those of the types of which the block says nothing: flat, or not finite. Types without bounds are not among
+        them, nor are such whose channels are all bad.
 
     Raises
     ------
     RecordingError
         ``unit_conflict`` where a channel type's typical standard deviation is physically impossible.
     """
-    for kind, (low, high) in BOUNDS.items():
+    silent = set()
+    for kind in [kind for kind in BOUNDS if kind in kinds]:
         rows = [i for i, other in enumerate(channels.types) if other == kind and not channels.bads[i]]
         std = typical_std(block[rows]) if rows else None
-        if std is not None and not low <= std <= high:
+        if std is None:
+            silent |= {kind} if rows else set()
+            continue
+        low, high = BOUNDS[kind]
+        if not low <= std <= high:
             unit = channels.units[rows[0]]
             raise unit_conflict(
                 f"{kind} channels have a typical standard deviation of {std:.2g} {unit}; "
                 f"possible is {low:.0e} to {high:.0e} {unit}",
                 where,
             )
+    return frozenset(silent)

@@ -23,6 +23,7 @@ from neuromill.readers.bti_files import BtiFiles, check_bti_header, check_bti_sa
 from neuromill.readers.complaints import duplicates, missing, not_continuous, truncated, unreadable, unsupported
 from neuromill.readers.ctf_folder import SYSTEM_CLOCK, check_clock, check_ctf
 from neuromill.readers.edf_file import annotation_encoding, check_edf
+from neuromill.readers.edf_rates import MixedRates, mixed_rates
 from neuromill.readers.fif_file import check_fif
 from neuromill.readers.kit_file import check_kit, check_kit_samples
 
@@ -49,6 +50,8 @@ class OpenedRaw:
     raw: Any
     notes: tuple[str, ...] = ()
     bads: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)  # what the file states of a channel; MNE has divided it out
+    rates: MixedRates | None = None  # what reads in place of ``raw`` where channels have several rates
 
 
 @contextmanager
@@ -189,7 +192,19 @@ def _open_edf_or_bdf(recording: Recording, root: Path, kind: str) -> OpenedRaw:
     encoding = annotation_encoding(path, header)
     reader = mne.io.read_raw_edf if kind == "edf" else mne.io.read_raw_bdf
     opened = open_quietly(lambda: reader(path, encoding=encoding, verbose="warning"), where, path.parent)
-    return replace(opened, bads=dict.fromkeys(header.unscaled, "no_scale"))
+    if len(header.signals) != len(opened.raw.ch_names):
+        raise unreadable(f"{len(header.signals)} signals in the header, {len(opened.raw.ch_names)} are read", where)
+    units = {name: header.dimensions[i] for name, i in zip(opened.raw.ch_names, header.signals, strict=True)}
+    rates = mixed_rates(
+        opened.raw,
+        header,
+        lambda names: (
+            open_quietly(
+                lambda: reader(path, encoding=encoding, include=names, verbose="error"), where, path.parent
+            ).raw
+        ),
+    )
+    return replace(opened, bads=dict.fromkeys(header.unscaled, "no_scale"), units=units, rates=rates)
 
 
 def open_brainvision(recording: Recording, root: Path) -> OpenedRaw:
@@ -198,7 +213,8 @@ def open_brainvision(recording: Recording, root: Path) -> OpenedRaw:
 
     path = root / recording.path
     check_brainvision(path, recording.path)
-    return open_quietly(lambda: mne.io.read_raw_brainvision(path, verbose="warning"), recording.path, path.parent)
+    opened = open_quietly(lambda: mne.io.read_raw_brainvision(path, verbose="warning"), recording.path, path.parent)
+    return replace(opened, units=dict(opened.raw._orig_units))  # noqa: SLF001 - MNE has them nowhere else
 
 
 def open_eeglab(recording: Recording, root: Path) -> OpenedRaw:

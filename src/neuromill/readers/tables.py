@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,19 @@ BIDS_TYPES = {
     "OTHER": "misc", "GSR": "misc", "PPG": "misc",
     "RESP": "misc", "TEMP": "misc", "ACCEL": "misc", "GYRO": "misc", "MAGN": "misc",
 }  # fmt: skip
+VOLT_TYPES = frozenset({"eeg", "seeg", "ecog", "dbs"})
+# Labels of channels beside EEG: the signal types of EDF+ and what Temple University and sleep laboratories add.
+LABEL_TYPES = {
+    "ECG": "ecg", "EKG": "ecg", "EOG": "eog", "HEOG": "eog", "VEOG": "eog", "EMG": "emg", "TRIGGER": "misc",
+    "PHOTIC": "misc", "IBI": "misc", "BURSTS": "misc", "SUPPR": "misc", "RESP": "misc", "SAO2": "misc", "TEMP": "misc",
+    "PULSE": "misc", "DC": "misc",
+}  # fmt: skip
+NO_EEG = re.compile(rf"(?:EEG[ _-])?(?P<word>{'|'.join(LABEL_TYPES)})(?![a-z])", re.IGNORECASE)
+NO_VOLTAGE = re.compile(
+    r"(?:m?g|m/s\^?2|deg(?:/s)?|°|%|percent|boolean|bpm|rpm|hz|deg ?c|°c|mmhg|cmh2o|k?ohms?|lu?x|l/min|ml/s|m?s|[cm]m)",
+    re.IGNORECASE,
+)
+FACTORS = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "n": 1e-9, "p": 1e-12, "k": 1e3}
 DIMENSIONS = {"V": "V", "T": "T", "T/m": "T/m", "T/cm": "T/m", "T/mm": "T/m"}
 PREFIXES = ("", "f", "p", "n", "u", "µ", "μ", "m", "k")
 UNIT_NAMES = {107: "V", 112: "T", 201: "T/m"}  # FIFF_UNIT_V, _T, _T_M
@@ -34,20 +48,40 @@ PLANAR_COILS = frozenset({2, 3011, 3012, 3013, 3014})  # NM_122, VV_PLANAR_W, VV
 MAX_COIL_LENGTH = 100.0  # metres; NaN and fill values are beyond
 
 
-def channel_table(info: Any, rows: Sequence[ChannelRow], where: str) -> tuple[ChannelTable, tuple[str, ...]]:
+def channel_table(
+    info: Any, rows: Sequence[ChannelRow], where: str, file_units: Mapping[str, str] | None = None
+) -> tuple[ChannelTable, tuple[str, ...]]:
     """Return the channel table of an ``mne.Info`` and notes on where ``channels.tsv`` disagrees with the file.
 
     The file decides which channels there are, their order, and which are MEG sensors; the sidecar decides the type of
-    the others (EDF calls every channel EEG) and adds its bad channels to those of the header.
+    the others (EDF calls every channel EEG) and adds its bad channels to those of the header. Where no sidecar speaks
+    of a channel that the file calls EEG, its label and its unit do: ``ECG``, ``EMG chin`` and what is measured in G
+    are no EEG.
+
+    Parameters
+    ----------
+    info
+        ``mne.Info``; values are in volts, tesla, tesla per metre.
+    rows
+        Rows of ``channels.tsv``.
+    where
+        The recording, for messages.
+    file_units
+        Unit that the file states, by channel; MNE has divided it out.
 
     Raises
     ------
     RecordingError
-        ``unit_conflict`` where ``channels.tsv`` gives a signal channel another physical dimension than the file.
+        ``unit_conflict`` where ``channels.tsv`` gives a signal channel another physical dimension than the file, or
+        another factor: mV for what the file calls uV. V in ``channels.tsv`` is no conflict with uV in the file: that
+        is how mne-bids writes what it has read.
     """
-    by_name = {row.name: row for row in rows}
+    by_name, stated_units = {row.name: row for row in rows}, file_units or {}
     names = tuple(info["ch_names"])
-    types = tuple(_type(kind, by_name.get(name)) for name, kind in zip(names, info.get_channel_types(), strict=True))
+    types = tuple(
+        _type(name, kind, by_name.get(name), stated_units.get(name, ""))
+        for name, kind in zip(names, info.get_channel_types(), strict=True)
+    )
     table = ChannelTable(
         names=names,
         types=types,
@@ -60,13 +94,21 @@ def channel_table(info: Any, rows: Sequence[ChannelRow], where: str) -> tuple[Ch
         ),
     )
     _check_dimensions(table, by_name, where)
+    _check_factors(table, by_name, stated_units, where)
     return table, _disagreements(names, by_name)
 
 
-def _type(kind: str, row: ChannelRow | None) -> str:
-    if kind in MEG_TYPES or row is None or row.type.startswith("MEG"):
+def _type(name: str, kind: str, row: ChannelRow | None, unit: str) -> str:
+    if kind in MEG_TYPES or (row is not None and row.type.startswith("MEG")):
         return kind
-    return BIDS_TYPES.get(row.type, kind)
+    if row is not None and row.type:
+        return BIDS_TYPES.get(row.type, kind)
+    if kind != "eeg":
+        return kind
+    if NO_VOLTAGE.fullmatch(unit):
+        return "misc"
+    label = NO_EEG.match(name)
+    return LABEL_TYPES[label["word"].upper()] if label else kind
 
 
 def _disagreements(names: Sequence[str], by_name: Mapping[str, ChannelRow]) -> tuple[str, ...]:
@@ -83,8 +125,26 @@ def _check_dimensions(table: ChannelTable, by_name: Mapping[str, ChannelRow], wh
     """Prefixes are no conflict: EDF is read into volts whether the sidecar repeats the file's uV or says V."""
     for name, kind, unit in zip(table.names, table.types, table.units, strict=True):
         stated = dimension(by_name[name].units) if name in by_name else ""
-        if kind in MEG_TYPES | {"eeg", "seeg", "ecog", "dbs"} and stated and unit and stated != unit:
+        if kind in MEG_TYPES | VOLT_TYPES and stated and unit and stated != unit:
             raise unit_conflict(f"{name} is in {unit} in the file and in {by_name[name].units} in channels.tsv", where)
+
+
+def _check_factors(
+    table: ChannelTable, by_name: Mapping[str, ChannelRow], file_units: Mapping[str, str], where: str
+) -> None:
+    for name, kind in zip(table.names, table.types, strict=True):
+        if kind not in VOLT_TYPES or name not in by_name:
+            continue
+        ours, theirs = factor(file_units.get(name, "")), factor(by_name[name].units)
+        if ours is not None and theirs is not None and theirs not in (1.0, ours):
+            raise unit_conflict(
+                f"{name} is in {file_units[name]} in the file and in {by_name[name].units} in channels.tsv", where
+            )
+
+
+def factor(unit: str) -> float | None:
+    """Volts in a unit (``uV`` -> 1e-6), None where it is no voltage."""
+    return FACTORS.get(unit[:-1]) if unit.endswith("V") else None
 
 
 def dimension(unit: str) -> str:

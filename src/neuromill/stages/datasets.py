@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neuromill.catalog.cards import Card, Splits
-from neuromill.catalog.rules import RecordingRules
+from neuromill.catalog.rules import BIDS_DATATYPES, RecordingRules
 from neuromill.records import ConfigError, RecordingError, safe_name
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from neuromill.records import SpikeLayout
     from neuromill.sources.protocol import Source
     from neuromill.stages.settings import Settings
+
+EEG_SUFFIXES = frozenset({".edf", ".bdf", ".vhdr", ".set"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,11 @@ class Dataset:
         )
 
 
-def dataset_of_folder(folder: Path, modality: Modality = "meg") -> Dataset:
+def dataset_of_folder(folder: Path, modality: Modality | None = None) -> Dataset:
     """Make a dataset of a folder without a card; all its recordings are in the training split.
 
-    Folders with ``sub-*`` inside are read as BIDS (spikes: as DANDI has them), others as plain files.
+    Folders with ``sub-*`` inside are read as BIDS (spikes: as DANDI has them), others as plain files. The modality is
+    that of its first datatype folder, or of its first file in a format of EEG, unless it is given.
 
     Raises
     ------
@@ -81,7 +84,7 @@ def dataset_of_folder(folder: Path, modality: Modality = "meg") -> Dataset:
         archive="local",
         version="local",
         folder=folder,
-        modality=modality,
+        modality=modality or _modality(folder),
         device="as the files say",
         licence="own data",
         citation="",
@@ -91,7 +94,16 @@ def dataset_of_folder(folder: Path, modality: Modality = "meg") -> Dataset:
     return Dataset(card, folder)
 
 
-def _rules(folder: Path, modality: Modality) -> RecordingRules:
+def _modality(folder: Path) -> Modality:
+    """Modality of a folder of signals, for people to read: its recordings bear their own."""
+    for kind in BIDS_DATATYPES:
+        if any(folder.glob(f"sub-*/{kind}")) or any(folder.glob(f"sub-*/ses-*/{kind}")):
+            return kind
+    files = (path.suffix.lower() for path in folder.rglob("*"))
+    return "eeg" if any(suffix in EEG_SUFFIXES for suffix in files) else "meg"
+
+
+def _rules(folder: Path, modality: Modality | None) -> RecordingRules:
     by_subject = any(child.is_dir() for child in folder.glob("sub-*"))
     if modality == "spikes":
         return RecordingRules(layout="dandi") if by_subject else RecordingRules(layout="plain", datatypes=("spikes",))

@@ -7,11 +7,15 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from neuromill.records import FailureCode, RecordingError, canonical_json
+from neuromill.records import FailureCode, FileState, RecordingError, canonical_json
+from neuromill.stages.checksums import require_stated_sums
+from neuromill.stages.event_times import move_events
 from neuromill.stages.raw_files import drop_raw, ensure_raw, lay_out_raw
 from neuromill.stages.sections import signal_preparation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from neuromill.readers.protocol import SignalFacts, SignalRecording
     from neuromill.records import Recording
     from neuromill.signals.chain import Chain
@@ -19,14 +23,44 @@ if TYPE_CHECKING:
     from neuromill.stages.outcomes import WorkItem
     from neuromill.stages.work import Made, WorkContext
     from neuromill.store.attributes import SignalAttributes
+    from neuromill.store.writer import RejectedWindows
 
 
 def ingest_recording(context: WorkContext, item: WorkItem) -> Made:
-    """Bring the raw files of a recording into the cache; raises what ``ensure_raw`` raises."""
+    """Bring the raw files of a recording into the cache.
+
+    Raises
+    ------
+    RecordingError
+        ``missing_member`` where only sidecars of it are there, or git-annex's stand-in for a file in a folder;
+        ``digest_mismatch`` where the folder's own checksums say otherwise; and whatever ``ensure_raw`` raises.
+    """
     from neuromill.stages.work import Made
 
+    folder = context.origin(item.recording.id.dataset).folder
+    _require_data(item.recording, folder)
     ensure_raw(context, item.recording)
+    require_stated_sums(folder, item.recording)
     return Made(bytes_out=item.recording.size, facts={"n_files": len(item.recording.members)})
+
+
+def _require_data(recording: Recording, folder: Path | None) -> None:
+    main = recording.path
+    if not any(member.path == main or member.path.startswith(f"{main}/") for member in recording.members):
+        raise RecordingError(
+            FailureCode.MISSING_MEMBER,
+            "its sidecars are in the snapshot, the recording is not",
+            where=main,
+            next_step="fetch the dataset again, or tell its authors",
+        )
+    unfetched = [member.path for member in recording.members if member.state is FileState.LOST]
+    if folder is not None and unfetched:  # nothing upstream is lost: the folder has not got it
+        raise RecordingError(
+            FailureCode.MISSING_MEMBER,
+            "git-annex has not fetched this file",
+            where=unfetched[0],
+            next_step="run `git annex get` (or `datalad get`) in the folder, then run again",
+        )
 
 
 def prepare_recording(context: WorkContext, item: WorkItem) -> Made:
@@ -57,7 +91,7 @@ def prepare_recording(context: WorkContext, item: WorkItem) -> Made:
         "bads": bads,
         "shorter_than_filter": chain.facts.shorter_than_filter,
         "notes": list(signal.facts.notes),
-    }
+    } | _looked_at(chain, report)
     return Made(bytes_out=published.n_bytes, adopted=not published.created, facts=facts)
 
 
@@ -99,12 +133,33 @@ def _stream(context: WorkContext, item: WorkItem, signal: SignalRecording, chain
     ) as writer:
         for block in run:
             writer.write(block.T)
-        attributes = _attributes(context, item, signal.facts, chain)
+        moved = move_events(signal.events, chain)
+        attributes = _attributes(context, item, signal.facts, chain, {**moved.facts, **_looked_at(chain, run.report)})
         channels = chain.channels.with_bads(run.report.bads)
-        return writer.publish(attributes, channels, events=signal.events, replace=True), run.report
+        rejected = _rejected(run.report)
+        return writer.publish(attributes, channels, events=moved.events, rejected=rejected, replace=True), run.report
 
 
-def _attributes(context: WorkContext, item: WorkItem, facts: SignalFacts, chain: Chain) -> SignalAttributes:
+def _rejected(report: ChainReport) -> RejectedWindows | None:
+    from neuromill.store.writer import RejectedWindows
+
+    found = report.rejection
+    return None if found is None else RejectedWindows(found.reasons, found.window_samples, found.legend)
+
+
+def _looked_at(chain: Chain, report: ChainReport) -> dict[str, Any]:
+    """What steps that only look have found; nothing without such steps, so that other groups keep their bytes."""
+    found: dict[str, Any] = {}
+    if report.rejection is not None:
+        found["rejection"] = report.rejection.statistics(chain.channels)
+    if report.typical_volts is not None:
+        found["typical_volts"] = report.typical_volts
+    return found
+
+
+def _attributes(
+    context: WorkContext, item: WorkItem, facts: SignalFacts, chain: Chain, found: dict[str, Any]
+) -> SignalAttributes:
     from neuromill.signals.steps import Filter
     from neuromill.store.attributes import SignalAttributes, recording_facts
 
@@ -118,7 +173,7 @@ def _attributes(context: WorkContext, item: WorkItem, facts: SignalFacts, chain:
             "line_freq": facts.line_freq or known["line_freq"],
             "highpass": max([step.l_freq for step in filters if step.l_freq], default=facts.highpass),
             "lowpass": min(edges),
-            "facts": _as_json({"signal": asdict(facts), "chain": _chain_facts(chain)}),
+            "facts": _as_json({"signal": asdict(facts), "chain": _chain_facts(chain)} | found),
             "pipeline": context.pipeline_attributes(item),
         }
     )

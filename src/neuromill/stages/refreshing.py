@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuromill.records import ConfigError, RecordingError
+from neuromill.stages.orphans import recordings_without_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,8 @@ def refresh(workspace: Workspace, dataset: Dataset) -> Refreshed:
     listing = _listing(source, card)
     found = discover(listing.manifest, card.recordings, source.read)
     layout = card.spikes.digest if card.spikes else ""
-    recordings = tuple(replace(r, line_freq=r.line_freq or card.line_freq, layout=layout) for r in found.recordings)
+    listed = (*found.recordings, *recordings_without_data(listing.manifest, card.recordings, found))
+    recordings = tuple(replace(r, line_freq=r.line_freq or card.line_freq, layout=layout) for r in listed)
     path = workspace.index_path(card.dataset_version)
     write_index(path, recordings, card.split_of)
     return Refreshed(

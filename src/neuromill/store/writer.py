@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -32,6 +33,25 @@ if TYPE_CHECKING:
 
     from neuromill.records import ChannelTable, Events
     from neuromill.store.attributes import FeatureAttributes, SignalAttributes, TokenAttributes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RejectedWindows:
+    """Windows of channels that preparation marked; the signal itself is whole.
+
+    Attributes
+    ----------
+    reasons
+        uint8 [window, channel], numbers of ``legend``; 0 is kept.
+    window_samples
+        Window k is samples k * window_samples to (k + 1) * window_samples; the last may be shorter.
+    legend
+        Name of each number.
+    """
+
+    reasons: NDArray[np.uint8]
+    window_samples: int
+    legend: tuple[str, ...]
 
 
 class SpoolingWriter:
@@ -69,11 +89,17 @@ class SpoolingWriter:
             raise StoreError(f"{len(channels)} channels in the table, {n_channels} written", where=self.recording)
 
     def _add_plain(
-        self, name: str, dims: tuple[str, ...], values: ArrayLike, dtype: str, units: str | None = None
+        self,
+        name: str,
+        dims: tuple[str, ...],
+        values: ArrayLike,
+        dtype: str,
+        units: str | None = None,
+        **attributes: Any,
     ) -> None:
         array = np.asarray(values, dtype)
         if len(array):  # Zarr has no chunk of length 0
-            attributes = {"units": units} if units else {}
+            attributes |= {"units": units} if units else {}
             self._group.add_array(plain_spec(name, dims, array.shape, dtype, attributes), [array])
 
     def _add_sensors(self, channels: ChannelTable) -> None:
@@ -128,6 +154,7 @@ class SignalWriter(SpoolingWriter):
         channels: ChannelTable,
         *,
         events: Events | None = None,
+        rejected: RejectedWindows | None = None,
         replace: bool = False,
     ) -> PublishedGroup:
         """Encode what was written and publish the group.
@@ -158,6 +185,9 @@ class SignalWriter(SpoolingWriter):
         if events is not None:
             self._add_plain("event_onset", ("event",), events.onsets, "float64", "s")
             self._add_plain("event_duration", ("event",), events.durations, "float64", "s")
+        if rejected is not None:
+            about: dict[str, Any] = {"window_samples": rejected.window_samples, "legend": list(rejected.legend)}
+            self._add_plain("rejected", ("window", "channel"), rejected.reasons, "uint8", **about)
         facts: dict[str, Any] = {
             "n_times": self.n_rows,
             "encoding": self._encoding,
@@ -303,4 +333,4 @@ class FeatureWriter(SpoolingWriter):
         return self._group.publish(document, replace=replace)
 
 
-__all__ = ["FeatureWriter", "PublishedGroup", "SignalWriter", "TokenWriter"]
+__all__ = ["FeatureWriter", "PublishedGroup", "RejectedWindows", "SignalWriter", "TokenWriter"]
