@@ -7,6 +7,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "neuromill"
 NEUTRAL = {"records"}
+SHARED = NEUTRAL | {"hub"}
 MAY_IMPORT = {
     "records": set(),
     "catalog": NEUTRAL,
@@ -14,8 +15,9 @@ MAY_IMPORT = {
     "readers": NEUTRAL,
     "signals": NEUTRAL,
     "store": NEUTRAL,
-    "tokenizers": NEUTRAL,
-    "models": NEUTRAL,
+    "hub": NEUTRAL,
+    "tokenizers": SHARED,
+    "models": SHARED,
     "training": NEUTRAL | {"store", "models"},
     "reports": NEUTRAL | {"store", "catalog"},
     "synthetic": NEUTRAL,

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from neuromill.models.attention import SelfAttention
-from neuromill.models.hub import HubMixin
+from neuromill.hub.mixin import HubMixin
 from neuromill.models.rotary import make_rotation
 from neuromill.records import ConfigError
 

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from neuromill.models.eegssm_blocks import Conv, PatchEmbedding, ResidualBlock
 from neuromill.models.eegssm_config import EEGSSMConfig
-from neuromill.models.hub import HubMixin
+from neuromill.hub.mixin import HubMixin
 from neuromill.records import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 WITHOUT_MEANING = frozenset({"chs_info", "input_window_seconds", "sfreq", "s4_d_state"})
 """Settings of the published class that change nothing there; taken from its configurations and left out."""
 
-Logits = tuple["Tensor", "Tensor"]
+Logits = tuple["Tensor", ...]
 
 
 class Features(TypedDict):
@@ -72,7 +72,10 @@ class EEGSSM(HubMixin, nn.Module, files="neuromill.models.eegssm_files"):
             Conv(config.skip_channels, config.out_channels, normalised=False),
         )
         self.norm = nn.LayerNorm(config.out_channels)
-        if config.pretrain_mode:
+        if config.pretrain_mode and config.codebook_sizes:
+            heads = (nn.Linear(config.out_channels, size, bias=False) for size in config.codebook_sizes)
+            self.lm_heads = nn.ModuleList(heads)
+        elif config.pretrain_mode:
             self.lm_head_t = nn.Linear(config.out_channels, config.codebook_size_t, bias=False)
             self.lm_head_f = nn.Linear(config.out_channels, config.codebook_size_f, bias=False)
         if config.n_outputs:
@@ -94,10 +97,10 @@ class EEGSSM(HubMixin, nn.Module, files="neuromill.models.eegssm_files"):
 
         Returns
         -------
-        dict, tuple of two tensors, or tensor
-            ``Features``; or, with ``pretrain_mode``, logits of the temporal and the frequency code: [batch, channel,
-            patch, code], with a mask those of the hidden patches alone, [hidden, code] in the row-major order of the
-            mask; or class logits [batch, n_outputs].
+        dict, tuple of tensors, or tensor
+            ``Features``; or, with ``pretrain_mode``, logits of the temporal and the frequency code (or of each of
+            ``codebook_sizes``): [batch, channel, patch, code], with a mask those of the hidden patches alone, [hidden,
+            code] in the row-major order of the mask; or class logits [batch, n_outputs].
 
         Raises
         ------
@@ -109,6 +112,8 @@ class EEGSSM(HubMixin, nn.Module, files="neuromill.models.eegssm_files"):
             return {"features": features, "cls_token": None}
         if self.config.pretrain_mode:
             chosen = features if mask is None else features[mask.bool()]
+            if self.config.codebook_sizes:
+                return tuple(head(chosen) for head in self.lm_heads)
             return self.lm_head_t(chosen), self.lm_head_f(chosen)
         if self.config.n_outputs:
             logits: Tensor = self.final_layer(features)
@@ -142,7 +147,7 @@ class EEGSSM(HubMixin, nn.Module, files="neuromill.models.eegssm_files"):
         """
         new = {**self.get_config(), **settings, "n_outputs": n_outputs, "pretrain_mode": False}
         self.config = settings_of(new)
-        for name in ("lm_head_t", "lm_head_f", "final_layer"):
+        for name in ("lm_head_t", "lm_head_f", "lm_heads", "final_layer"):
             if name in self._modules:
                 delattr(self, name)
         parameter = self.norm.weight

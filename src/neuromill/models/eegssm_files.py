@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from neuromill.models.eegssm import EEGSSM, WITHOUT_MEANING, settings_of
 from neuromill.models.eegssm_config import TAPS, EEGSSMConfig
-from neuromill.models.hub import CONFIG, WEIGHTS
+from neuromill.hub.mixin import CONFIG, WEIGHTS
 from neuromill.records import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ARCHITECTURE, FORMAT_VERSION = "eegssm", 1
-CLASSIFIER, CODE_HEADS = "final_layer.", ("lm_head_t.", "lm_head_f.")
+CLASSIFIER, CODE_HEADS = "final_layer.", ("lm_head_t.", "lm_head_f.", "lm_heads.")
 WRAPPERS = ("module.", "_orig_mod.")
 # What is known of the names in the authors' own checkpoint: weight normalisation as torch had it before 2.0, and
 # each piece of a global kernel inside a module of its own. Three modules have other names there; which is not public.
@@ -218,7 +218,7 @@ def _is_head(name: str) -> bool:
 
 def _named_anew(expected: Mapping[str, Tensor], changed: set[str]) -> set[str]:
     prefixes = [CLASSIFIER] if changed & {"n_outputs", "head", "n_chans", "n_times"} else []
-    sizes = zip(CODE_HEADS, ("codebook_size_t", "codebook_size_f"), strict=True)
+    sizes = zip(CODE_HEADS, ("codebook_size_t", "codebook_size_f", "codebook_sizes"), strict=True)
     prefixes += [head for head, size in sizes if size in changed]
     return {name for name in expected if name.startswith(tuple(prefixes))}
 

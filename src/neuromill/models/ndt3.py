@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
-from neuromill.models.hub import HubMixin
+from neuromill.hub.mixin import HubMixin
 from neuromill.models.ndt3_attention import Trunk
 from neuromill.models.ndt3_batch import CHANNELS_PER_PATCH, N_SLOTS
 

@@ -42,6 +42,9 @@ class UnitsLayout(Config):
         Conditions that all kept rows meet (held-in units only).
     drop_rows
         Rows, from 0, that are known to be corrupt.
+    sum_by
+        ``electrode`` adds the counts of all units of one electrode of one array: sorting is undone, a column is a
+        channel, and means the same in every session of an array. "" keeps units apart.
     """
 
     path: str = "units"
@@ -54,6 +57,7 @@ class UnitsLayout(Config):
     array_column: str = ""
     keep: tuple[ColumnIs, ...] = ()
     drop_rows: tuple[int, ...] = ()
+    sum_by: Literal["", "electrode"] = ""
 
 
 class CovariateLayout(Config):

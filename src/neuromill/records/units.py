@@ -72,6 +72,25 @@ class UnitTable:
             bads=rows(self.bads),
         )
 
+    def by_electrode(self) -> tuple[UnitTable, tuple[int, ...]]:
+        """One row per electrode of an array, in the order in which they first occur, and the row of each unit.
+
+        A unit whose electrode is unknown keeps a row of its own; a row is masked where all of its units are.
+        """
+        keys = [
+            (array, electrode or f"unit {name}")
+            for array, electrode, name in zip(self.arrays, self.electrodes, self.names, strict=True)
+        ]
+        places = {key: row for row, key in enumerate(dict.fromkeys(keys))}
+        rows = tuple(places[key] for key in keys)
+        first = [rows.index(row) for row in range(len(places))]
+        members = [[unit for unit, own in enumerate(rows) if own == row] for row in range(len(places))]
+        table = self.pick(first)
+        names = tuple(f"{array}_{electrode}".lstrip("_") for array, electrode in places)
+        bads = tuple(self.bads[units[0]] if all(self.bads[unit] for unit in units) else "" for units in members)
+        sorted_ = tuple(False if len(units) > 1 else self.is_sorted[units[0]] for units in members)
+        return replace(table, names=names, bads=bads, is_sorted=sorted_), rows
+
     @property
     def good(self) -> tuple[int, ...]:
         """Indices of the units that are not masked."""

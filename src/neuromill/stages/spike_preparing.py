@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neuromill.records import FailureCode, RecordingError
-from neuromill.signals.binning import count_session, grid_over, rebin_session, segments
+from neuromill.signals.binning import MAX_COUNT, count_session, grid_over, rebin_session, segments
 from neuromill.signals.covariates import apply_steps, mask_on_grid, scale_of, to_grid
 from neuromill.stages.raw_files import drop_raw, lay_out_raw, layout_of
 from neuromill.stages.sections import spike_preparation
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neuromill.readers.spike_protocol import SpikeRecording
+    from neuromill.records import UnitTable
     from neuromill.signals.binning import BinGrid
     from neuromill.stages.outcomes import WorkItem
     from neuromill.stages.prepare_config import SpikePrepareConfig
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counted:
-    """Counts uint8 [time, unit], the segment of each bin, and what did not fall into a bin."""
+    """Units, their counts uint8 [time, unit], the segment of each bin, and what did not fall into a bin."""
 
+    units: UnitTable
     counts: NDArray[np.uint8]
     segment: NDArray[np.int32]
     n_before: int = 0
@@ -64,12 +66,15 @@ def prepare_spikes(context: WorkContext, item: WorkItem) -> Made:
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder(context.scratch()))
         lay_out_raw(context, recording, folder)
-        spikes = stack.enter_context(open_spikes(recording, folder, layout_of(context, recording)))
+        layout = layout_of(context, recording)
+        spikes = stack.enter_context(open_spikes(recording, folder, layout))
         grid = _grid(spikes, config, recording.path)
         counted = count_recording(spikes, grid)
+        if layout.units.sum_by == "electrode":
+            counted = summed_by_electrode(counted)
         behaviour = align_behaviour(spikes, grid, counted.segment, config)
         attributes = _attributes(context, item, spikes, grid, counted)
-        units, trials = spikes.units, spikes.trials
+        units, trials = counted.units, spikes.trials
     with SpikeWriter(
         context.store(item), recording.id.name, n_units=len(units), bin_seconds=config.bin_seconds
     ) as writer:
@@ -114,7 +119,18 @@ def count_recording(spikes: SpikeRecording, grid: BinGrid) -> Counted:
         trains = (spikes.spike_times(unit) for unit in range(len(spikes.units)))
         session = count_session(trains, len(spikes.units), grid)
     totals = (int(session.n_before.sum()), int(session.n_after.sum()), int(session.n_saturated.sum()))
-    return Counted(session.counts, segment, *totals)
+    return Counted(spikes.units, session.counts, segment, *totals)
+
+
+def summed_by_electrode(counted: Counted) -> Counted:
+    """Add the counts of all units of one electrode; sums above 255 are counted as saturated."""
+    units, rows = counted.units.by_electrode()
+    sums = np.zeros((len(counted.counts), len(units)), np.uint16)
+    for unit, row in enumerate(rows):
+        sums[:, row] += counted.counts[:, unit]
+    n_saturated = counted.n_saturated + int(np.count_nonzero(sums > MAX_COUNT))
+    counts = np.minimum(sums, MAX_COUNT).astype(np.uint8)
+    return replace(counted, units=units, counts=counts, n_saturated=n_saturated)
 
 
 def align_behaviour(

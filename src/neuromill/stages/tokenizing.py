@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +37,7 @@ def tokenize_recording(context: WorkContext, item: WorkItem) -> Made:
     from neuromill.tokenizers.encoding import encode_segments, grid_for, usage_of
 
     torch.set_num_threads(1)  # workers share the cores; and codes must not depend on how many there are
-    tokenizer = _open_tokenizer(context.tokenizer_source, context.tokenizer_revision)
+    tokenizer = context.tokenizer()
     name = item.recording.id.name
     with StoreReader.of_groups(context.prepared_store(item), (name,)) as reader:
         signal = reader.recording(name)
@@ -67,14 +66,6 @@ def tokenize_recording(context: WorkContext, item: WorkItem) -> Made:
             published = writer.publish(attributes, channels, usage=usage, replace=True)
     facts = {"n_frames": grid.n_frames, "n_channels": signal.n_channels, "n_segments": len(grid.segments)}
     return Made(bytes_out=published.n_bytes, adopted=not published.created, facts=facts)
-
-
-@lru_cache(maxsize=2)
-def _open_tokenizer(source: str, revision: str) -> Tokenizer:
-    from neuromill.tokenizers.files import open_tokenizer
-
-    return open_tokenizer(source, revision=revision or None)
-
 
 def _require_rate(signal: IndexedRecording, tokenizer: Tokenizer) -> None:
     sfreq = float(signal.attributes["sfreq"])

@@ -15,8 +15,9 @@ from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import done_recordings, require_whole, work_context
 from neuromill.stages.identities import train_identity
 from neuromill.stages.outcomes import Stage, StageResult
-from neuromill.stages.sections import criss_cross_training
+from neuromill.stages.sections import criss_cross_training, eegssm_training
 from neuromill.stages.spike_training import spike_run_identity, train_spikes
+from neuromill.training.eegssm_config import EEGSSMTrainConfig
 from neuromill.training.ndt3_config import Ndt3TrainConfig
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from neuromill.stages.workspace import Workspace
     from neuromill.tokenizers.tokenizer import RvqTokenizer
     from neuromill.training.config import RunConfig, TrainConfig
+    from neuromill.training.eegssm_metrics import CodesScores
     from neuromill.training.loop import Progress, TrainResult
     from neuromill.training.metrics import Scores
     from neuromill.training.store_tokens import StoreTokens
@@ -158,13 +160,15 @@ def _learner(workspace: Workspace, chosen: Chosen, context: WorkContext, split: 
         from neuromill.training.ndt3_task import summary
 
         return _Learner(partial(train_spikes, workspace, chosen, context, split, folder), summary)
+    if isinstance(context.pipeline.train, EEGSSMTrainConfig):
+        return _signal_learner(workspace, context, split, folder)
     return _code_learner(workspace, context, split, folder)
 
 
 def _code_learner(workspace: Workspace, context: WorkContext, split: Halves, folder: Path) -> _Learner:
     from neuromill.training.criss_cross_task import train
 
-    tokenizer = context.tokenizer()
+    tokenizer = context.rvq_tokenizer()
     train_tokens = open_tokens(workspace, context, split.train)
     held_out = open_tokens(workspace, context, split.validation) if split.validation else None
     settings = model_settings(criss_cross_training(context.pipeline), tokenizer)
@@ -173,6 +177,21 @@ def _code_learner(workspace: Workspace, context: WorkContext, split: Halves, fol
         return train(settings, train_tokens, held_out, codebooks(tokenizer), folder, on_step=on_step)
 
     return _Learner(learn, _losses, train_tokens.left_out + (held_out.left_out if held_out else ()))
+
+
+def _signal_learner(workspace: Workspace, context: WorkContext, split: Halves, folder: Path) -> _Learner:
+    from neuromill.stages.eegssm_training import open_coded
+    from neuromill.training.eegssm_task import summary, train_eegssm
+
+    training = open_coded(workspace, context, split.train)
+    held_out = open_coded(workspace, context, split.validation)
+    config = eegssm_training(context.pipeline)
+
+    def learn(on_step: Callable[[Progress], None] | None) -> TrainResult[CodesScores]:
+        validation = held_out if held_out.recordings else None
+        return train_eegssm(config, training, validation, folder, on_step=on_step)
+
+    return _Learner(learn, summary, training.left_out + held_out.left_out)
 
 
 def _losses(result: TrainResult[Any]) -> str:

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuromill.records import FailureCode, RecordingError
+from neuromill.records import ConfigError, FailureCode, RecordingError
 from neuromill.stages.identities import RAW_IDENTITY, prepare_config, prepare_identity, tokenize_config
 from neuromill.stages.outcomes import Outcome, Stage, WorkItem
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from neuromill.stages.datasets import Origin
     from neuromill.stages.pipeline import Pipeline
     from neuromill.stages.settings import Settings
+    from neuromill.tokenizers.protocol import Tokenizer
     from neuromill.tokenizers.tokenizer import RvqTokenizer
 
 log = logging.getLogger(__name__)
@@ -97,9 +98,22 @@ class WorkContext:
         """Folder of the codes that ``embed`` reads."""
         return self._store(item, Stage.TOKENIZE, self.token_identity)
 
-    def tokenizer(self) -> RvqTokenizer:
+    def tokenizer(self) -> Tokenizer:
         """Return the tokenizer, loaded once per process."""
         return _load_tokenizer(self.tokenizer_source, self.tokenizer_revision)
+
+    def rvq_tokenizer(self) -> RvqTokenizer:
+        """Return the tokenizer where it is a residual one; ConfigError where it is not."""
+        from neuromill.tokenizers.tokenizer import RvqTokenizer
+
+        tokenizer = self.tokenizer()
+        if not isinstance(tokenizer, RvqTokenizer):
+            raise ConfigError(
+                f"a criss-cross transformer reads the codes of a residual tokenizer, not of {tokenizer.config.kind}",
+                where=self.pipeline.name,
+                next_step="set `train.kind` to a model for these codes",
+            )
+        return tokenizer
 
     def pipeline_attributes(self, item: WorkItem) -> dict[str, Any]:
         """Describe the work for a group's attributes: what its identity is made of, so same identity, same bytes."""
@@ -117,10 +131,10 @@ class WorkContext:
 
 
 @lru_cache(maxsize=2)
-def _load_tokenizer(source: str, revision: str) -> RvqTokenizer:
-    from neuromill.tokenizers.files import from_pretrained
+def _load_tokenizer(source: str, revision: str) -> Tokenizer:
+    from neuromill.tokenizers.files import open_tokenizer
 
-    return from_pretrained(source, revision=revision or None)
+    return open_tokenizer(source, revision=revision or None)
 
 
 def do_item(context: WorkContext, item: WorkItem) -> Outcome:

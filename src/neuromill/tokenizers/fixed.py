@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from neuromill.hub.mixin import HubMixin
 from neuromill.tokenizers.fixed_config import MuLawConfig
 from neuromill.tokenizers.protocol import Encoded, RoundTrip
 from neuromill.tokenizers.rows import ByRows
@@ -29,7 +30,7 @@ LAPLACE_RATE = 2 * math.log(2) / NORMAL_IQR
 
 
 @dataclass(frozen=True, eq=False)
-class FixedTokenizer(ByRows):
+class FixedTokenizer(HubMixin, ByRows, files="neuromill.tokenizers.sharing"):
     """Amplitude levels of single samples; implements ``RowTokenizer``. Decodes to physical units."""
 
     config: FixedTokenizerConfig

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuromill.hub.mixin import HubMixin
 from neuromill.records import ConfigError
 from neuromill.tokenizers.fixed import robust_deviation
 from neuromill.tokenizers.montage import MISSING, channel_groups, present
@@ -75,7 +76,7 @@ def scale_windows(windows: Tensor, config: TfDualInputConfig, patch_samples: int
 
 
 @dataclass(frozen=True, eq=False)
-class TfDualTokenizer:
+class TfDualTokenizer(HubMixin, files="neuromill.tokenizers.sharing"):
     """A fitted TFDual network with its input scaling; implements ``Tokenizer``.
 
     The network must not be trained further behind its back: the digest is computed once.

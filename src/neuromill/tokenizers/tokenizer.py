@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from neuromill.hub.mixin import HubMixin
 from neuromill.records import canonical_json
 from neuromill.tokenizers.normalization import normalize_blocks
 from neuromill.tokenizers.protocol import RoundTrip
@@ -29,7 +30,7 @@ CODE_VERSION = "1"
 
 
 @dataclass(frozen=True, eq=False)
-class RvqTokenizer(ByRows):
+class RvqTokenizer(HubMixin, ByRows, files="neuromill.tokenizers.sharing"):
     """A fitted BioCodec with its normalisation; implements ``RowTokenizer``.
 
     The codec must not be trained further behind its back: the digest is computed once.

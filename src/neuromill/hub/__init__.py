@@ -1,0 +1,1 @@
+"""Sharing of models and tokenizers on the Hugging Face Hub."""
