@@ -70,7 +70,7 @@ def explain(recording: str, /, *, common: Common = COMMON) -> None:
     recording
         Name of a recording, or dataset@version/name.
     """
-    from neuromill.stages.looking import find_recordings, require_home
+    from neuromill.stages.looking import find_recordings, notes_of, require_home
 
     workspace = require_home(common.workspace())
     ids = find_recordings(workspace, recording)
@@ -80,6 +80,8 @@ def explain(recording: str, /, *, common: Common = COMMON) -> None:
         return
     for name, events in histories.items():
         print_table(name, ("when", "stage", "identity", "what", "code", "message"), [_event_row(e) for e in events])
+        for stage, note in notes_of(workspace, name):
+            say(f"noted at {stage}: {note}")
         for event in {event.key: event for event in events}.values():  # the last word on each stage and identity
             if event.code is not None:
                 say(
@@ -130,7 +132,7 @@ def retry(
 def report(
     pipeline: str, /, *, to: Path = Path("report.html"), choice: Choice = CHOICE, common: Common = COMMON
 ) -> None:
-    """Write one HTML page with pictures: recordings, failures, spectra, sensors, codebooks, reconstruction, training.
+    """Write one HTML page with pictures: recordings, failures, signals or spikes, tokens, training, what is decoded.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import App
 
 from neuromill.cli.options import Common
-from neuromill.cli.output import print_json, print_table, say, size
+from neuromill.cli.output import duration, print_json, print_table, say, size
 
 if TYPE_CHECKING:
     from neuromill.stages.looking import StoreSummary
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 shards = App(name="shards", help="Published stores: ls, inspect, verify.")
 COMMON = Common()
 DAMAGED = 4
+LONG = frozenset({
+    "channel_names", "channel_types", "channel_coils", "channel_units", "event_descriptions",
+    "unit_names", "unit_electrodes", "unit_arrays", "unit_areas", "unit_is_sorted", "trial_columns",
+})  # fmt: skip
+"""Attributes with a value for each channel, unit, event or trial: `--json` shows them."""
 
 
 def register(app: App) -> None:
@@ -39,6 +44,7 @@ def ls(*, common: Common = COMMON) -> None:
             s.stage,
             s.identity,
             s.n_recordings,
+            _width(s),
             f"{s.hours:.2f}",
             size(s.n_bytes),
             "yes" if s.indexed else "no",
@@ -46,7 +52,9 @@ def ls(*, common: Common = COMMON) -> None:
         )
         for s in stores
     ]
-    print_table("", ("dataset", "stage", "identity", "recordings", "hours", "bytes", "indexed", "problem"), rows)
+    print_table(
+        "", ("dataset", "stage", "identity", "recordings", "of each", "hours", "bytes", "indexed", "problem"), rows
+    )
     for store in stores:
         for problem in store.damaged:
             say(f"{store.dataset_version} {store.stage} {store.identity} {problem}")
@@ -54,7 +62,7 @@ def ls(*, common: Common = COMMON) -> None:
 
 @shards.command
 def inspect(group: Path, /, *, common: Common = COMMON) -> None:
-    """Show one published group: arrays, chunks, bytes, channels, attributes.
+    """Show one published group: length, channels or units, arrays, chunks, bytes, attributes.
 
     Parameters
     ----------
@@ -62,6 +70,8 @@ def inspect(group: Path, /, *, common: Common = COMMON) -> None:
         Path of a RECORDING.zarr folder.
     """
     from neuromill.records import ConfigError
+    from neuromill.stages.looking import describe_columns, seconds_of
+    from neuromill.store.contents import MAIN_ARRAYS
     from neuromill.store.verify import inspect_group
 
     if group.suffix != ".zarr" or not group.is_dir():
@@ -71,14 +81,19 @@ def inspect(group: Path, /, *, common: Common = COMMON) -> None:
         (a.name, " x ".join(a.dims), " x ".join(map(str, a.shape)), a.dtype, a.chunk_rows, a.n_shards, a.n_bytes)
         for a in summary.arrays
     ]
+    n_rows = next(a.shape[0] for a in summary.arrays if a.name == MAIN_ARRAYS[summary.kind])
+    seconds, width = seconds_of(summary.kind, n_rows, summary.attributes), describe_columns(summary.attributes)
     columns = ("array", "dims", "shape", "dtype", "chunk rows", "shards", "bytes")
     if common.json:
         named = [dict(zip(columns, row, strict=True)) for row in arrays]
-        print_json({"group": str(group), "arrays": named, "attributes": dict(summary.attributes)})
+        print_json({
+            "group": str(group), "kind": summary.kind, "seconds": seconds, "columns": width,
+            "arrays": named, "attributes": dict(summary.attributes),
+        })  # fmt: skip
         return
     print_table(str(group), columns, arrays)
-    hidden = {"channel_names", "channel_types", "channel_coils", "channel_units", "event_descriptions"}
-    shown = [(name, value) for name, value in summary.attributes.items() if name not in hidden]
+    say(f"{duration(seconds)} of {width}")
+    shown = [(name, value) for name, value in summary.attributes.items() if name not in LONG]
     print_table("", ("attribute", "value"), shown)
 
 
@@ -118,13 +133,21 @@ def verify(*stores: Path, common: Common = COMMON) -> None:
         sys.exit(DAMAGED)
 
 
+def _width(store: StoreSummary) -> str:
+    fewest, most = store.n_columns
+    number = str(most) if fewest == most else f"{fewest}-{most}"
+    return f"{number} {store.columns}" if store.kind else ""
+
+
 def _summary(store: StoreSummary) -> dict[str, Any]:
     return {
         "dataset": store.dataset_version,
         "stage": store.stage,
         "identity": store.identity,
         "folder": str(store.folder),
+        "kind": store.kind,
         "recordings": store.n_recordings,
+        store.columns: list(store.n_columns),
         "hours": round(store.hours, 4),
         "bytes": store.n_bytes,
         "indexed": store.indexed,

@@ -21,12 +21,21 @@ VERBS: Mapping[str, str] = {"fit": "tokenizer fit"}
 
 @dataclass(frozen=True, slots=True)
 class RecordingFacts:
-    """One recording that was chosen; ``seconds`` is None where neither a store nor a sidecar says its length."""
+    """One recording that was chosen; ``seconds`` is None where neither a store nor a sidecar says its length.
+
+    ``parts`` are seconds by split where the splits are blocks of time within it; () where all of it is in ``split``.
+    """
 
     name: str
     dataset: str
     split: str
     seconds: float | None
+    parts: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def by_split(self) -> tuple[tuple[str, float | None], ...]:
+        """Splits it is in, with the seconds in each."""
+        return self.parts or ((self.split, self.seconds),)
 
 
 @dataclass(frozen=True, slots=True)

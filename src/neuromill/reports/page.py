@@ -79,7 +79,7 @@ def _tiles(contents: ReportContents) -> list[Tile]:
     failed = len({failure.recording for failure in contents.failures})
     tiles = [
         Tile("recordings", f"{len(contents.recordings):,}"),
-        Tile("length", length(contents.recordings)),
+        Tile("length", length([recording.seconds for recording in contents.recordings])),
         Tile("failed recordings", f"{failed:,}", warn=failed > 0),
     ]
     if contents.spikes is not None:
@@ -110,11 +110,12 @@ def _recordings(contents: ReportContents) -> Section:
 
 
 def _dataset_table(recordings: Sequence[RecordingFacts]) -> Table:
-    groups: dict[tuple[str, str], list[RecordingFacts]] = {}
+    groups: dict[tuple[str, str], list[float | None]] = {}
     for recording in recordings:
-        groups.setdefault((recording.dataset, recording.split), []).append(recording)
+        for split, seconds in recording.by_split:
+            groups.setdefault((recording.dataset, split), []).append(seconds)
     rows = [
-        (dataset, split, f"{len(group):,}", length(group), f"{sum(r.seconds is None for r in group):,}")
+        (dataset, split, f"{len(group):,}", length(group), f"{group.count(None):,}")
         for (dataset, split), group in sorted(groups.items())
     ]
     columns = (

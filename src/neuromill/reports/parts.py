@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-    from neuromill.reports.contents import RecordingFacts
-
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -89,10 +87,16 @@ def inline(picture: str) -> Markup:
     return Markup(picture)  # noqa: S704  # drawn here; matplotlib escapes the texts in it
 
 
-def length(recordings: Sequence[RecordingFacts]) -> str:
+def length(seconds: Sequence[float | None]) -> str:
     """Length of all recordings whose length is known."""
-    known = [recording.seconds for recording in recordings if recording.seconds is not None]
+    known = [each for each in seconds if each is not None]
     return duration(sum(known)) if known else "unknown"
+
+
+def without_dataset(names: Sequence[str]) -> dict[str, str]:
+    """Ids of recordings without ``dataset@version/`` where they all share it: names as people say them."""
+    same = len({name.partition("/")[0] for name in names}) == 1
+    return {name: (name.partition("/")[2] if same else "") or name for name in names}
 
 
 def number(value: float | None, form: str) -> str:

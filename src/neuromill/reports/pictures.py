@@ -79,7 +79,8 @@ def _hours(axes: Axes, recordings: Sequence[RecordingFacts], datasets: Sequence[
     unit, name = _unit_of_length(recordings)
     sums: defaultdict[tuple[str, str], float] = defaultdict(float)
     for recording in recordings:
-        sums[recording.dataset, recording.split] += (recording.seconds or 0.0) / unit if unit else 1.0
+        for split, seconds in recording.by_split:
+            sums[recording.dataset, split] += (seconds or 0.0) / unit if unit else 1.0
     longest = sorted(datasets, key=lambda dataset: (-sum(v for (d, _), v in sums.items() if d == dataset), dataset))
     shown = longest[:MOST_DATASETS]
     present = {split for _, split in sums}

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from neuromill.reports import spike_pictures
-from neuromill.reports.parts import Column, Section, Table, Tile, count_of, duration, inline, left_out, number, short
+from neuromill.reports.parts import (
+    Column,
+    Section,
+    Table,
+    Tile,
+    count_of,
+    duration,
+    inline,
+    left_out,
+    number,
+    short,
+    without_dataset,
+)
+from neuromill.reports.style import label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,13 +82,14 @@ def _prepared(contents: ReportContents) -> Section:
 
 def _recording_table(items: Sequence[SpikeRecordingFacts]) -> Table:
     columns = (
-        Column("recording"), Column("units", number=True), Column("masked", number=True), Column("arrays"),
+        Column("recording", whole=True), Column("units", number=True), Column("masked", number=True), Column("arrays"),
         Column("length", number=True), Column("observed", number=True), Column("covariates"),
         Column("trials", number=True), Column("successful", number=True),
     )  # fmt: skip
+    names = without_dataset([one.name for one in items])
     rows = tuple(
         (
-            one.name,
+            label(names[one.name]),
             f"{one.n_units:,}",
             _counted(one.masked) or "0",
             ", ".join(f"{name or 'unnamed'} {count}" for name, count in one.arrays.items()),
@@ -96,16 +111,21 @@ def _dropped_tables(items: Sequence[SpikeRecordingFacts]) -> tuple[Table, ...]:
         Column("recording"), Column("spikes counted", number=True), Column("outside of the bins", number=True),
         Column("above 255 in a bin", number=True),
     )  # fmt: skip
+    names = without_dataset([one.name for one in items])
     rows = tuple(
-        (one.name, f"{one.n_spikes:,}", f"{one.n_outside:,}", f"{one.n_saturated:,}") for one in some[:MOST_RECORDINGS]
+        (names[one.name], f"{one.n_spikes:,}", f"{one.n_outside:,}", f"{one.n_saturated:,}")
+        for one in some[:MOST_RECORDINGS]
     )
     return (Table(columns, rows, _cut(len(some), MOST_RECORDINGS)),) if rows else ()
 
 
 def _note_tables(notes: Sequence[Note]) -> tuple[Table, ...]:
-    rows = tuple((note.recording, note.text) for note in notes[:MOST_NOTES])
-    columns = (Column("recording"), Column("what the reader noted"))
-    return (Table(columns, rows, _cut(len(notes), MOST_NOTES)),) if rows else ()
+    """One row per note, however many recordings have it."""
+    counts = Counter(note.text for note in notes)
+    first = {note.text: note.recording for note in reversed(notes)}
+    rows = tuple((text, f"{count:,}", first[text]) for text, count in counts.most_common(MOST_NOTES))
+    columns = (Column("what the reader noted"), Column("recordings", number=True), Column("one of them"))
+    return (Table(columns, rows, _cut(len(counts), MOST_NOTES)),) if rows else ()
 
 
 def _rates(contents: ReportContents) -> Section:
@@ -157,7 +177,7 @@ def _tokens(contents: ReportContents) -> Section:
 
 
 def _token_table(items: Sequence[TokenNumbers]) -> Table:
-    names = ("recordings", "length in chunks", "chunks", *(f"{kind} tokens" for kind in spike_pictures.KINDS), "tokens")
+    names = ("recordings", "in chunks", "chunks", *spike_pictures.KINDS, "all tokens")
     rows = tuple(
         (
             one.dataset,
@@ -169,7 +189,7 @@ def _token_table(items: Sequence[TokenNumbers]) -> Table:
         )
         for one in items
     )
-    return Table((Column("dataset"), *(Column(name, number=True) for name in names)), rows)
+    return Table((Column("dataset", whole=True), *(Column(name, number=True) for name in names)), rows)
 
 
 def _left_out_tables(items: Sequence[TokenNumbers]) -> tuple[Table, ...]:
@@ -215,7 +235,10 @@ def _scores(run: SpikeTraining, what: str) -> Table:
         return one.per_covariate if what == "covariate" else one.per_recording
 
     names = list(dict.fromkeys(name for _, one in decoders for name in of(one)))
-    rows = [(name, *(number(of(one).get(name), "{:.3f}") for _, one in decoders)) for name in names[:MOST_RECORDINGS]]
+    shown = without_dataset(names)
+    rows = [
+        (shown[name], *(number(of(one).get(name), "{:.3f}") for _, one in decoders)) for name in names[:MOST_RECORDINGS]
+    ]
     if what == "covariate" and rows:
         rows.append(("all", *(number(one.r2, "{:.3f}") for _, one in decoders)))
     columns = (Column(what), *(Column(f"R², {name}", number=True) for name, _ in decoders))

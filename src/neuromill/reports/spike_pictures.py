@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuromill.reports.contents import SECONDS_IN_HOUR, SECONDS_IN_MINUTE
+from neuromill.reports.parts import without_dataset
 from neuromill.reports.style import (
     BLUE,
     INK,
@@ -66,7 +67,8 @@ def splits_over_time(recordings: Sequence[SpikeRecordingFacts]) -> str:
         for split in splits:
             axes.barh([np.nan], [np.nan], color=SPLITS[split], label=split)
         axes.barh([np.nan], [np.nan], color="#DADADA", label="guard")
-        axes.set_yticks(range(len(shown)), [label(one.name, 60) for one in shown])
+        short = without_dataset([one.name for one in shown])
+        axes.set_yticks(range(len(shown)), [label(short[one.name]) for one in shown])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(shown) - 0.5, -0.6)
         axes.set_xlim(left=0)
@@ -87,6 +89,8 @@ def time_unit(seconds: float) -> tuple[int, str]:
 
 def rates(items: Sequence[Rates]) -> str:
     """Mean rates of the units of each array: every unit, the middle half, the median."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     shown = items[:MOST_RATES]
     with house_style():
         figure = new_figure(0.9 + 0.36 * len(shown))
@@ -98,7 +102,9 @@ def rates(items: Sequence[Rates]) -> str:
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
         more = f", first {len(shown)} of {len(items)} arrays" if len(items) > len(shown) else ""
         axes.set_title(f"Mean rate of the units of each array{more}")
         axes.set_xlabel("spikes per second")

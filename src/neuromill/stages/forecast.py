@@ -15,7 +15,10 @@ from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import work_context
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.running import PIPELINE_STAGES, plan_chosen
-from neuromill.stages.sections import criss_cross_training, rvq_tokenizer, signal_preparation
+from neuromill.stages.sections import signal_preparation
+from neuromill.tokenizers.config import TokenizerConfig
+from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
+from neuromill.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from neuromill.stages.workspace import Workspace
 
 FEATURE_BYTES = 2  # float16
+MAX_UINT8_CODEBOOK = 256  # larger ones have codes of two bytes
 BYTES_PER_SAMPLE = {"float16": 2, "int16": 2, "float32": 4}
 
 
@@ -96,7 +100,13 @@ def _fit_forecast(workspace: Workspace, pipeline: Pipeline, chosen: Chosen) -> S
 
 def _item_forecast(workspace: Workspace, pipeline: Pipeline, chosen: Chosen, plan: StagePlan) -> StageForecast:
     recordings = [item.recording for item in plan.todo]
-    reasons = ", ".join(f"{n} {code}" for code, n in sorted(plan.failures_by_code.items()))
+    notes = [f"{n} {code}" for code, n in sorted(plan.failures_by_code.items())]
+    if pipeline.prepare.kind == "spikes" and plan.stage is not Stage.INGEST:
+        bytes_out = _bytes_by_experience(workspace, chosen, plan, recordings)
+        if bytes_out is None:
+            notes.append("units and hours are only known from the files")
+    else:
+        bytes_out = _bytes_out(pipeline, plan.stage, recordings)
     return StageForecast(
         stage=plan.stage,
         identity=plan.identity,
@@ -105,9 +115,9 @@ def _item_forecast(workspace: Workspace, pipeline: Pipeline, chosen: Chosen, pla
         failed=len(plan.failed),
         todo=len(plan.todo),
         bytes_in=plan.bytes_to_do if plan.stage is Stage.INGEST else 0,
-        bytes_out=_bytes_out(pipeline, plan.stage, recordings),
+        bytes_out=bytes_out,
         seconds=_seconds(workspace, chosen, plan.stage, recordings),
-        note=reasons,
+        note=", ".join(notes),
     )
 
 
@@ -119,30 +129,66 @@ def _bytes_out(pipeline: Pipeline, stage: Stage, recordings: Sequence[Recording]
     """
     if stage is Stage.INGEST:
         return sum(recording.size for recording in recordings)
-    if pipeline.prepare.kind == "spikes":
-        return None  # units and seconds are only known from the file
-    preparation, tokenizer = signal_preparation(pipeline), rvq_tokenizer(pipeline)
-    network, clock = tokenizer.network, tokenizer.normalization.sfreq
+    preparation, codes, dims = signal_preparation(pipeline), _code_rate(pipeline), 0
+    if stage is Stage.EMBED:
+        known = _feature_dims(pipeline)
+        if known is None:
+            return None
+        dims = known
     total = 0.0
     for recording in recordings:
         n_channels, seconds, sfreq = recording.n_channels, recording.duration_seconds, recording.sfreq
         if n_channels is None or seconds is None or sfreq is None:
             return None
-        n_frames = seconds * clock / network.hop_samples
         if stage is Stage.PREPARE:
             rate = next((s.sfreq for s in preparation.steps if isinstance(s, Resample)), sfreq)
             total += n_channels * seconds * rate * BYTES_PER_SAMPLE[preparation.dtype]
         elif stage is Stage.TOKENIZE:
-            total += n_channels * n_frames * network.n_quantizers
+            total += n_channels * seconds * codes.bytes_per_frame * codes.frames_per_second
         else:
-            total += n_channels * n_frames * _feature_dims(pipeline) * FEATURE_BYTES
+            total += n_channels * seconds * codes.frames_per_second * dims * FEATURE_BYTES
     return int(total)
 
 
-def _feature_dims(pipeline: Pipeline) -> int:
+@dataclass(frozen=True, slots=True)
+class _CodeRate:
+    """Frames of one channel, and bytes of the codes of one."""
+
+    frames_per_second: float
+    bytes_per_frame: int
+
+
+def _code_rate(pipeline: Pipeline) -> _CodeRate:
+    """Rate of the codes as the settings of the tokenizer have it."""
+    tokenizer = pipeline.tokenizer
+    if isinstance(tokenizer, Ndt3TokenizerConfig):
+        raise ConfigError("tokens of spikes need spikes", where="tokenizer.kind", next_step="see docs/pipelines.md")
+    if isinstance(tokenizer, TokenizerConfig):
+        network = tokenizer.network
+        return _CodeRate(tokenizer.normalization.sfreq / network.hop_samples, network.n_quantizers)
+    code_bytes = 1 if tokenizer.codebook_size <= MAX_UINT8_CODEBOOK else 2
+    return _CodeRate(tokenizer.sfreq / tokenizer.hop_samples, tokenizer.n_quantizers * code_bytes)
+
+
+def _bytes_by_experience(
+    workspace: Workspace, chosen: Chosen, plan: StagePlan, recordings: Sequence[Recording]
+) -> int | None:
+    """Bytes that recordings become, from what came of each source byte of those that are done; None before any is."""
+    from neuromill.catalog.work import Scope, WorkState
+
+    if not recordings:
+        return 0
+    sizes = {recording.id: recording.size for recording in chosen.selected}
+    rows = workspace.ledger.rows(Scope(stage=plan.stage.value, identity=plan.identity), states=[WorkState.DONE])
+    seen = [(row.bytes_out, sizes[row.key.recording_id]) for row in rows if row.key.recording_id in sizes]
+    written, read = sum(out or 0 for out, _ in seen), sum(size for _, size in seen)
+    return round(sum(recording.size for recording in recordings) * written / read) if written and read else None
+
+
+def _feature_dims(pipeline: Pipeline) -> int | None:
     """Length of a feature vector: that of the model the pipeline trains, or of the one it is given."""
     if not pipeline.pretrained_model:
-        return criss_cross_training(pipeline).model.latent_dim
+        return pipeline.train.model.latent_dim if isinstance(pipeline.train, TrainConfig) else None
     settings = json.loads((Path(pipeline.pretrained_model).expanduser() / "config.json").read_text(encoding="utf-8"))
     return CrissCrossConfig.model_validate(settings["config"]).latent_dim
 

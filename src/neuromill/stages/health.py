@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from neuromill.stages.workspace import Workspace
 
+ASKED = {"openneuro": "ds004078", "dandi": "000140"}  # small listings
 GIB = 2**30
 LEAST_FREE_BYTES = 5 * GIB
 LEAST_FREE_INODES = 100_000
@@ -35,7 +36,7 @@ class Finding:
 
 
 def check_health(workspace: Workspace, *, network: bool = False) -> tuple[Finding, ...]:
-    """Run every check; ``network`` also asks OpenNeuro's mirror for the tags of one dataset."""
+    """Run every check; ``network`` also asks each archive for the listing of one dataset."""
     return tuple(_checks(workspace, network=network))
 
 
@@ -49,7 +50,7 @@ def _checks(workspace: Workspace, *, network: bool) -> Iterator[Finding]:
     yield from _check_disk(_existing(workspace.home))
     yield _check_ledger(workspace)
     if network:
-        yield _check_openneuro(workspace)
+        yield from (_check_archive(workspace, archive, dataset) for archive, dataset in ASKED.items())
 
 
 def _check_bound(package: str, least: tuple[int, ...], below: tuple[int, ...]) -> Finding:
@@ -88,15 +89,15 @@ def _check_ledger(workspace: Workspace) -> Finding:
     return Finding("ledger", ok=True, found=f"{counts.found} = {counts.done} + {counts.failed} + {counts.waiting}")
 
 
-def _check_openneuro(workspace: Workspace) -> Finding:
+def _check_archive(workspace: Workspace, archive: str, dataset: str) -> Finding:
     from neuromill.sources.opening import open_source
 
     endpoints = workspace.settings.endpoints.model_copy(update={"cache_folder": workspace.home / "cache" / "sources"})
     try:
-        manifest = open_source("openneuro", "ds004078", endpoints).manifest()
+        manifest = open_source(archive, dataset, endpoints).manifest()
     except NeuroMillError as error:
-        return Finding("openneuro", ok=False, found=error.what, next_step="check the network, proxy and firewall")
-    return Finding("openneuro", ok=True, found=f"{manifest.dataset_version}: {len(manifest.files)} files")
+        return Finding(archive, ok=False, found=error.what, next_step="check the network, proxy and firewall")
+    return Finding(archive, ok=True, found=f"{manifest.dataset_version}: {len(manifest.files)} files")
 
 
 def _existing(folder: Path) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from neuromill.records import ConfigError, FailureCode, RecordingId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from neuromill.catalog.work import Counts
@@ -22,7 +23,15 @@ CODEBOOKS = {"tfdual": ("temporal", "frequency")}
 
 @dataclass(frozen=True, slots=True)
 class StoreSummary:
-    """One store identity of the home folder; counts are those of whole groups, ``damaged`` tells of the others."""
+    """One store identity of the home folder; counts are those of whole groups, ``damaged`` tells of the others.
+
+    Attributes
+    ----------
+    kind
+        Kind of its groups ("signal", "tokens", "features", "spikes", "spike_tokens"); "" where none is whole.
+    n_columns
+        Fewest and most channels (units, of spikes) of a recording.
+    """
 
     folder: Path
     dataset_version: str
@@ -33,6 +42,13 @@ class StoreSummary:
     n_bytes: int
     indexed: bool
     damaged: tuple[str, ...] = ()
+    kind: str = ""
+    n_columns: tuple[int, int] = (0, 0)
+
+    @property
+    def columns(self) -> str:
+        """What a column of its recordings is: ``units`` or ``channels``."""
+        return columns_of(self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +91,7 @@ def _store_summary(folder: Path) -> StoreSummary:
     recordings, damaged = describe_store(fs)
     fs.close()
     version, stage, identity = folder.parts[-3:]
+    widths = [r.n_channels for r in recordings]
     return StoreSummary(
         folder=folder,
         dataset_version=version,
@@ -85,7 +102,26 @@ def _store_summary(folder: Path) -> StoreSummary:
         n_bytes=sum(s.file_bytes for r in recordings for a in r.arrays.values() for s in a.shards),
         indexed=(folder / INDEX_FILE).is_file(),
         damaged=tuple(f"{name}: {error}" for name, error in damaged.items()),
+        kind=recordings[0].kind if recordings else "",
+        n_columns=(min(widths, default=0), max(widths, default=0)),
     )
+
+
+def columns_of(kind: str) -> str:
+    """What the columns of a kind of group are."""
+    return "units" if kind in ("spikes", "spike_tokens") else "channels"
+
+
+def describe_columns(attributes: Mapping[str, Any]) -> str:
+    """Columns of a group in words: ``306 channels: 204 grad, 102 mag; 2 bad``, ``96 units: 96 M1``."""
+    what = columns_of(attributes["kind"])
+    if what == "units":
+        names, groups = attributes["unit_names"], Counter(one or "no array" for one in attributes["unit_arrays"])
+    else:
+        names, groups = attributes["channel_names"], Counter(attributes["channel_types"])
+    parts = ", ".join(f"{count} {name}" for name, count in groups.most_common())
+    bad = f"; {len(attributes['bads'])} {'masked' if what == 'units' else 'bad'}" if attributes["bads"] else ""
+    return f"{len(names)} {what}: {parts}{bad}"
 
 
 def seconds_of(kind: str, n_rows: int, attributes: Any) -> float:
@@ -123,6 +159,13 @@ def find_recordings(workspace: Workspace, name: str) -> tuple[RecordingId, ...]:
     near = [str(recording) for recording in known if name in str(recording)][:5]
     hint = f"did you mean {', '.join(near)}" if near else "`neuromill status` shows what there is"
     raise ConfigError("the ledger knows no such recording", where=name, next_step=hint)
+
+
+def notes_of(workspace: Workspace, recording_id: str) -> tuple[tuple[str, str], ...]:
+    """Stage and text of what readers noted of a recording (``dataset@version/name``), each once, in order."""
+    rows = [row for row in workspace.ledger.rows() if str(row.key.recording_id) == recording_id]
+    found = [(row.key.stage, str(note)) for row in rows for note in row.facts.get("notes", ())]
+    return tuple(dict.fromkeys(found))
 
 
 def parse_codes(names: Iterable[str]) -> frozenset[FailureCode]:

@@ -99,11 +99,13 @@ def collect(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> R
         failures=tuple(_failure(row) for work in works for row in work.failed),
     )
     if pipeline.prepare.kind == "spikes":
-        from neuromill.stages.spike_reporting import collect_spikes
+        from neuromill.stages.spike_reporting import collect_spikes, with_parts
 
         tokenized = published_groups(workspace, chosen, Stage.TOKENIZE, context)
         spikes = collect_spikes(workspace, chosen, context, prepared, tokenized, works[-1].done)
-        return replace(contents, spikes=spikes, identities=_identities(chosen, context, None))
+        stretches = {one.name: one.stretches for one in spikes.recordings}
+        recordings = tuple(with_parts(one, stretches.get(one.name, ())) for one in contents.recordings)
+        return replace(contents, recordings=recordings, spikes=spikes, identities=_identities(chosen, context, None))
     return _with_signals(workspace, chosen, context, prepared, contents)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from neuromill.catalog.work import WorkRow
     from neuromill.records import RecordingId, UnitTable
+    from neuromill.reports.contents import RecordingFacts
     from neuromill.stages.choosing import Chosen
     from neuromill.stages.report_groups import Published
     from neuromill.stages.work import WorkContext
@@ -74,6 +75,14 @@ def collect_spikes(
         decoded=_decoded(context, run, spans, prepared, tokenized),
         notes=tuple(_notes(prepared)),
     )
+
+
+def with_parts(facts: RecordingFacts, stretches: Iterable[Stretch]) -> RecordingFacts:
+    """Say how the time of a recording is shared between splits, where blocks of it are held out; guards are in none."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for stretch in stretches:
+        seconds[stretch.split] += stretch.stop - stretch.start
+    return replace(facts, parts=tuple(seconds.items())) if len(seconds) > 1 else facts
 
 
 def _spans(chosen: Chosen, prepared: Sequence[Published], tokenized: Sequence[Published]) -> Spans:
