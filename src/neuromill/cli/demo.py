@@ -35,7 +35,7 @@ def demo(*roads: str, overrides: Overrides = OVERRIDES, running: Running = RUNNI
     Parameters
     ----------
     roads
-        Which roads to walk: meg, spikes. All of them by default.
+        Which roads to walk: meg, spikes, eeg. All of them by default.
     """
     from neuromill.stages.demonstration import roads as known_roads
 

@@ -8,6 +8,7 @@ from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from neuromill.cli.options import Choice, Common, Running
 from neuromill.cli.output import duration, print_json, print_table, say, size
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 COMMON, CHOICE, RUNNING = Common(), Choice(), Running()
 StageName = Literal["ingest", "prepare", "fit", "tokenize", "train"]
 FAILED_SOME = 3
-tokenizer = App(name="tokenizer", help="Fit a tokenizer, or look at one.")
+tokenizer = App(name="tokenizer", help="Fit a tokenizer, look at one, or compare several.")
 
 
 def register(app: App) -> None:
@@ -77,6 +78,42 @@ def show(source: str, /, *, common: Common = COMMON) -> None:
     levels = described["levels"]
     if levels:
         print_table("", tuple(levels[0]), [tuple(level.values()) for level in levels])
+
+
+@tokenizer.command
+def compare(
+    *pipelines: str,
+    with_: Annotated[tuple[str, ...], Parameter(name="--with", negative="")] = (),
+    n_windows: Annotated[int, Parameter(validator=Number(gte=1))] = 16,
+    seconds: float | None = None,
+    html: Path | None = None,
+    png: Path | None = None,
+    choice: Choice = CHOICE,
+    common: Common = COMMON,
+) -> None:
+    """Encode the same held-out windows with several tokenizers: rate, fidelity, codebook use and speed in one table.
+
+    The first pipeline says which prepared signals are encoded; signals are brought to the rate of each tokenizer.
+
+    Parameters
+    ----------
+    pipelines
+        Pipeline files, or names of those that come with the package; each brings its tokenizer along.
+    with_
+        One more tokenizer, repeatable: mu_law, quantile, a folder, a hub id, or the first digits of a fitted one.
+    n_windows
+        Windows to encode, evenly spread over the held-out recordings.
+    seconds
+        Length of a window; by default the longest that one of the tokenizers sees at once, 30 s if none cares.
+    html
+        Write table and picture as a page.
+    png
+        Write the picture.
+    """
+    from neuromill.cli.comparing import compare_and_show
+
+    asked = [choice.pipeline(name) for name in pipelines]
+    compare_and_show(common, choice, asked, with_, n_windows=n_windows, seconds=seconds, html=html, png=png)
 
 
 def tokenize(pipeline: str, /, *, choice: Choice = CHOICE, running: Running = RUNNING, common: Common = COMMON) -> None:

@@ -117,7 +117,7 @@ def _text(value: str) -> str:
 def _figure(contents: ComparisonContents) -> Figure:
     n = len(contents.contestants)
     figure = new_figure(3.1 + 0.85 * n)
-    above, below = figure.subfigures(2, 1, height_ratios=[2.9, 0.2 + 0.85 * n])
+    above, below = np.ravel(np.asarray(figure.subfigures(2, 1, height_ratios=[2.9, 0.2 + 0.85 * n]), object))
     left, right = above.subplots(1, 2)
     _rates(left, contents.contestants)
     _errors(right, contents)

@@ -30,6 +30,7 @@ class MegRoad:
     name = "meg"
     pipeline = "demo"
     dataset = "ds999001"
+    until: Stage | None = None
 
     def plan(self) -> str:
         """Say what would be written."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from neuromill.stages.outcomes import StageResult
+    from neuromill.stages.outcomes import Stage, StageResult
     from neuromill.stages.pipeline import Pipeline
     from neuromill.stages.settings import Settings
     from neuromill.synthetic.nwb import SessionsSpec
@@ -27,6 +27,7 @@ class SpikeRoad:
     name = "spikes"
     pipeline = "demo-spikes"
     dataset = "999002"
+    until: Stage | None = None
 
     def plan(self) -> str:
         """Say what would be written."""

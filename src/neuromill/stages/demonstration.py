@@ -87,6 +87,8 @@ class Road(Protocol):
     pipeline: str
     """Name of the shipped pipeline it runs."""
     dataset: str
+    until: Stage | None
+    """Last stage it walks; None walks all of them."""
 
     def plan(self) -> str:
         """Say in a sentence what would be written."""
@@ -100,10 +102,11 @@ class Road(Protocol):
 
 def roads() -> dict[str, Road]:
     """Every road by name, in the order they are walked."""
+    from neuromill.stages.demo_eeg import EegRoad
     from neuromill.stages.demo_meg import MegRoad
     from neuromill.stages.demo_spikes import SpikeRoad
 
-    found: tuple[Road, ...] = (MegRoad(), SpikeRoad())
+    found: tuple[Road, ...] = (MegRoad(), SpikeRoad(), EegRoad())
     return {road.name: road for road in found}
 
 
@@ -124,7 +127,7 @@ def demonstrate(road: Road, workspace: Workspace, pipeline: Pipeline, report: Re
             next_step="use `neuromill run` for others",
         )
     refreshed = refresh(workspace, workspace.dataset(road.dataset))
-    results = run_pipeline(workspace, pipeline, Selection(), report=report)
+    results = run_pipeline(workspace, pipeline, Selection(), until=road.until, report=report)
     prepared, tokens = (_store_of(workspace, results, stage) for stage in (Stage.PREPARE, Stage.TOKENIZE))
     return Demonstration(
         road=road.name,

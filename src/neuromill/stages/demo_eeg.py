@@ -1,0 +1,148 @@
+"""The EEG road of the demo: a synthetic OpenNeuro snapshot of a cap with 19 electrodes."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from neuromill.stages.choosing import choose
+from neuromill.stages.contexts import done_recordings, work_context
+from neuromill.stages.demonstration import Measured
+from neuromill.stages.outcomes import Stage
+from neuromill.stages.selection import Selection
+from neuromill.stages.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from neuromill.stages.compared import Compared, Comparison
+    from neuromill.stages.outcomes import StageResult
+    from neuromill.stages.pipeline import Pipeline
+    from neuromill.stages.settings import Settings
+
+SNAPSHOT = "eeg-snapshot"
+CODEBOOKS = ("temporal", "frequency")
+BASELINES = ("mu_law", "quantile")
+COMPARED_WINDOWS = 8
+
+
+class EegRoad:
+    """EDF files of a cap, windows of channels rejected by amplitude, TFDual codes beside those of fixed tokenizers."""
+
+    name = "eeg"
+    pipeline = "demo-eeg"
+    dataset = "ds999003"
+    until: Stage | None = Stage.TOKENIZE
+    """Last stage; None once `train.kind: eegssm` is there."""
+
+    def plan(self) -> str:
+        """Say what would be written."""
+        from neuromill.synthetic.eeg_snapshot import EegSnapshotSpec
+
+        return f"a synthetic OpenNeuro snapshot of {EegSnapshotSpec().subjects} EEG recordings"
+
+    @contextmanager
+    def archive(self, settings: Settings) -> Iterator[Workspace]:
+        """Give a workspace whose OpenNeuro is a snapshot in the home folder, written if it is not there yet."""
+        from neuromill.synthetic.eeg_snapshot import EegSnapshotSpec, write_eeg_snapshot
+
+        folder = settings.home / SNAPSHOT
+        place = folder / "place.json"
+        if not place.is_file():
+            written = write_eeg_snapshot(folder, EegSnapshotSpec())
+            place.write_text(json.dumps({"git_url": written.git_url, "bucket_url": written.bucket_url}))
+        endpoints = settings.endpoints.model_copy(update=json.loads(place.read_text()))
+        yield Workspace(settings.model_copy(update={"endpoints": endpoints}))
+
+    def measure(self, workspace: Workspace, pipeline: Pipeline, results: tuple[StageResult, ...]) -> Measured:  # noqa: ARG002
+        """Rejected windows, use of both codebooks, reconstruction, and the comparison with fixed tokenizers."""
+        from neuromill.stages.comparing import compare_tokenizers
+
+        quality, codebook_size = _quality(workspace, pipeline)
+        comparison = compare_tokenizers(workspace, (pipeline,), Selection(), BASELINES, n_windows=COMPARED_WINDOWS)
+        usage = quality["usage"]
+        facts = {
+            "codebook_size": codebook_size,
+            "perplexity": list(usage["perplexity"]),
+            "used_share": list(usage["used_share"]),
+            "dominant_share": list(usage["dominant_share"]),
+            **{name: quality[name] for name in ("correlation", "si_sdr_db", "mse", "baseline_mse")},
+            "rejection": _rejection(workspace, pipeline),
+            "comparison": comparison.as_dict(),
+        }
+        return Measured((*_lines(facts), *_compared(comparison)), facts, _problems(facts))
+
+
+def _lines(facts: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    rejection = facts["rejection"]
+    of_channels = f"{rejection['rejected']} of {rejection['channel_windows']} channels of windows"
+    kept = f"{rejection['kept_whole']} of {rejection['windows']} windows have every channel"
+    size = facts["codebook_size"]
+    columns = zip(CODEBOOKS, facts["perplexity"], facts["used_share"], facts["dominant_share"], strict=True)
+    return (
+        ("rejected by amplitude", f"{of_channels} ({100 * rejection['share']:.1f} %); {kept}"),
+        *(
+            (f"{name} codebook", f"perplexity {p:.0f} of {size}, {100 * used:.0f} % used, commonest {100 * most:.1f} %")
+            for name, p, used, most in columns
+        ),
+        ("reconstruction correlation", f"{facts['correlation']:.3f} (predicting the mean: 0)"),
+        ("reconstruction SI-SDR", f"{facts['si_sdr_db']:.2f} dB"),
+        ("reconstruction error", f"{facts['mse']:.4f} (predicting the mean: {facts['baseline_mse']:.4f})"),
+    )
+
+
+def _compared(comparison: Comparison) -> tuple[tuple[str, str], ...]:
+    """One line per tokenizer, all on the same windows."""
+    return tuple((f"compared: {one.kind}", _score(one)) for one in comparison.tokenizers)
+
+
+def _score(one: Compared) -> str:
+    return (
+        f"{one.rate.nominal:.4g} bit/s per channel, correlation {one.fidelity.correlation:.3f}, "
+        f"SI-SDR {one.fidelity.si_sdr_db:.1f} dB"
+    )
+
+
+def _problems(facts: dict[str, Any]) -> tuple[str, ...]:
+    problems = []
+    if not facts["mse"] < facts["baseline_mse"]:
+        problems.append(
+            f"the reconstruction (error {facts['mse']:.4f}) is no better than the mean ({facts['baseline_mse']:.4f})"
+        )
+    if not 0 < facts["rejection"]["share"] < 1:
+        problems.append(f"the share of rejected windows is {facts['rejection']['share']:.3f}")
+    return tuple(problems)
+
+
+def _quality(workspace: Workspace, pipeline: Pipeline) -> tuple[dict[str, Any], int]:
+    from neuromill.tokenizers.files import read_facts
+
+    context = work_context(workspace, pipeline, choose(workspace, pipeline, Selection()), Stage.TOKENIZE)
+    quality: dict[str, Any] = read_facts(context.tokenizer_source)["quality"]
+    return quality, pipeline.tokenizer.codebook_size  # type: ignore[union-attr]  # a road of signals
+
+
+def _rejection(workspace: Workspace, pipeline: Pipeline) -> dict[str, Any]:
+    """Add the statistics of the prepared groups up."""
+    from neuromill.stages.identities import prepare_identity
+    from neuromill.store.reader import StoreReader
+
+    identity = prepare_identity(pipeline)
+    chosen = choose(workspace, pipeline, Selection())
+    found = []
+    for recording in done_recordings(workspace, chosen, Stage.PREPARE, identity):
+        store = workspace.store(recording.id.dataset_version, Stage.PREPARE, identity)
+        with StoreReader.of_groups(store, (recording.id.name,)) as reader:
+            found.append(reader.recording(recording.id.name).attributes["facts"]["rejection"])
+    windows = sum(one["n_windows"] for one in found)
+    of_channels = sum(one["n_windows"] * one["n_channels"] for one in found)
+    rejected = sum(sum(one["by_reason"].values()) for one in found)
+    kept_whole = sum(one["windows_kept_whole"] for one in found)
+    return {
+        "windows": windows,
+        "channel_windows": of_channels,
+        "rejected": rejected,
+        "share": rejected / of_channels,
+        "kept_whole": kept_whole,
+    }

@@ -1,0 +1,236 @@
+"""What tokenizers of different kinds are compared by: fidelity in a domain they share, and rate.
+
+Each kind reconstructs in a domain of its own: BioCodec gives back a signal normalised block by block, TFDual and the
+fixed tokenizers physical units. Scores in those domains cannot be set side by side. Here every reconstruction is
+brought to the rate of the prepared signal, both are limited to the band that all tokenizers can carry, half a second
+at either end is left out, and each row has the mean 0 and the deviation 1: what remains is the shape of the waveform.
+Gains and offsets that a tokenizer throws away inside a window change that shape, and count.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from neuromill.records import ConfigError
+from neuromill.tokenizers.metrics import correlation, si_sdr_db
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from neuromill.tokenizers.protocol import Tokenizer
+    from neuromill.tokenizers.usage import Usage
+
+    Rows = NDArray[np.floating[Any]]
+
+EDGE_SECONDS = 0.5
+"""Left out at either end of a window: there the filters look over its edge."""
+LOWEST_HZ = 0.5
+"""Below this a window of seconds holds too few periods to be compared."""
+NYQUIST_SHARE = 0.88
+"""Of the lowest Nyquist frequency: up to there resampling is flat."""
+NARROWEST = 0.5
+"""Hz; a band of which less is left is not shown."""
+SCALE_BITS = 32
+"""The scale of a channel and segment is kept as one float32."""
+CLASSICAL = (
+    ("delta", 0.5, 4.0),
+    ("theta", 4.0, 8.0),
+    ("alpha", 8.0, 13.0),
+    ("beta", 13.0, 30.0),
+    ("gamma", 30.0, 100.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Frequencies from ``low`` (inclusive) to ``high`` Hz."""
+
+    name: str
+    low: float
+    high: float
+
+
+def common_band(sfreqs: Sequence[float], highpass: float | None = None, lowpass: float | None = None) -> Band:
+    """Return the band that all these rates, and the preparation, let through.
+
+    Raises
+    ------
+    ConfigError
+        Nothing is left.
+    """
+    low = max(LOWEST_HZ, highpass or 0.0)
+    high = min(NYQUIST_SHARE * min(sfreqs) / 2, lowpass or math.inf)
+    if high - low < NARROWEST:
+        raise ConfigError(
+            f"no band is common: {low:g} to {high:g} Hz",
+            where=f"rates {', '.join(f'{sfreq:g}' for sfreq in sorted(set(sfreqs)))} Hz",
+            next_step="compare tokenizers of rates that are less far apart",
+        )
+    return Band("common", low, high)
+
+
+def bands_within(band: Band) -> tuple[Band, ...]:
+    """Delta to gamma, cut to ``band``; those of which nothing is left are left out."""
+    cut = (Band(name, max(low, band.low), min(high, band.high)) for name, low, high in CLASSICAL)
+    return tuple(one for one in cut if one.high - one.low >= NARROWEST)
+
+
+def shape_of(rows: Rows, sfreq: float, band: Band) -> NDArray[np.float64]:
+    """Rows in the domain of the comparison.
+
+    Parameters
+    ----------
+    rows
+        Floating [row, time], longer than twice ``EDGE_SECONDS``.
+    sfreq
+        Hz.
+    band
+        From ``common_band``; frequencies outside are taken out.
+
+    Returns
+    -------
+    float64 [row, time - 2 * edge], mean 0 and deviation 1; zeros where nothing is left.
+    """
+    edge = round(EDGE_SECONDS * sfreq)
+    exact = np.asarray(rows, np.float64)
+    padded = np.pad(exact, ((0, 0), (edge, edge)), mode="reflect", reflect_type="odd")
+    spectrum = np.fft.rfft(padded - padded.mean(axis=1, keepdims=True))
+    freqs = np.fft.rfftfreq(padded.shape[1], 1 / sfreq)
+    limited = np.fft.irfft(spectrum * ((freqs >= band.low) & (freqs < band.high)), padded.shape[1])
+    inner = limited[:, 2 * edge : -2 * edge]
+    centred = inner - inner.mean(axis=1, keepdims=True)
+    deviation = centred.std(axis=1, keepdims=True)
+    # What rounding leaves of a constant row is no signal.
+    alive = deviation > 1e-9 * np.abs(exact).max(axis=1, keepdims=True, initial=0.0)
+    return np.asarray(np.where(alive, centred / np.where(alive, deviation, 1.0), 0.0), np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowScores:
+    """Scores of rows; ``joined`` puts those of several windows together.
+
+    Attributes
+    ----------
+    correlation, si_sdr_db
+        float64 [row].
+    original, reconstructed, difference
+        Power in each band, float64 [row, band]: of the original, of the reconstruction scaled to fit it best, of the
+        difference of the two.
+    """
+
+    correlation: NDArray[np.float64]
+    si_sdr_db: NDArray[np.float64]
+    original: NDArray[np.float64]
+    reconstructed: NDArray[np.float64]
+    difference: NDArray[np.float64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[RowScores]) -> RowScores:
+        """Rows of all parts, in order."""
+        names = ("correlation", "si_sdr_db", "original", "reconstructed", "difference")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def fidelity(self, bands: Sequence[Band]) -> Fidelity:
+        """Means over rows; errors of bands are sums over rows, so that a row without gamma does not rule gamma."""
+        original, reconstructed, difference = (
+            x.sum(axis=0) for x in (self.original, self.reconstructed, self.difference)
+        )
+        tiny = np.finfo(np.float64).tiny
+        error = difference / np.maximum(original, tiny)
+        level = 10 * np.log10(np.maximum(reconstructed, tiny) / np.maximum(original, tiny))
+        return Fidelity(
+            correlation=float(self.correlation.mean()),
+            si_sdr_db=float(self.si_sdr_db.mean()),
+            n_rows=len(self.correlation),
+            band_error={band.name: float(value) for band, value in zip(bands, error, strict=True)},
+            band_level_db={band.name: max(float(value), FLOOR_DB) for band, value in zip(bands, level, strict=True)},
+        )
+
+
+FLOOR_DB = -100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How well waveforms come back, in the domain of the comparison.
+
+    Attributes
+    ----------
+    correlation, si_sdr_db
+        Means over rows; 0 and -100 dB where nothing comes back.
+    n_rows
+        Channels of windows that counted.
+    band_error
+        By band, the share of the power that is wrong: 0 is perfect, 1 as good as silence, more is worse than silence.
+    band_level_db
+        By band, power of the reconstruction over that of the original in dB: below 0 the band is too weak.
+    """
+
+    correlation: float
+    si_sdr_db: float
+    n_rows: int
+    band_error: dict[str, float]
+    band_level_db: dict[str, float]
+
+
+def score_rows(target: Rows, output: Rows, sfreq: float, bands: Sequence[Band]) -> RowScores:
+    """Score rows that ``shape_of`` gave: [row, time] each.
+
+    The error is that of the output times the factor that fits it best to the target, as in SI-SDR.
+    """
+    a, b = torch.from_numpy(np.asarray(target, np.float64)), torch.from_numpy(np.asarray(output, np.float64))
+    r = correlation(b, a).numpy()
+    fitted = np.asarray(output, np.float64) * np.clip(r, 0.0, None)[:, None]  # both have deviation 1
+    freqs = np.fft.rfftfreq(target.shape[1], 1 / sfreq)
+    return RowScores(
+        correlation=np.asarray(r, np.float64),
+        si_sdr_db=np.asarray(si_sdr_db(b, a).numpy(), np.float64),
+        original=_band_power(np.asarray(target, np.float64), freqs, bands),
+        reconstructed=_band_power(fitted, freqs, bands),
+        difference=_band_power(fitted - target, freqs, bands),
+    )
+
+
+def _band_power(rows: NDArray[np.float64], freqs: NDArray[np.float64], bands: Sequence[Band]) -> NDArray[np.float64]:
+    """Power of Hann-windowed rows in each band: [row, band]."""
+    taper = np.hanning(rows.shape[1] + 1)[:-1]
+    power = np.abs(np.fft.rfft(rows * taper)) ** 2
+    sums = [power[:, (freqs >= band.low) & (freqs < band.high)].sum(axis=1) for band in bands]
+    return np.asarray(np.stack(sums, axis=1) if sums else np.zeros((len(rows), 0)), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Bits per second of one channel.
+
+    Attributes
+    ----------
+    nominal
+        log2 of the codebook size per code.
+    entropy
+        Of the codes that occurred, each codebook on its own: what an ideal coder without memory needs. From few codes
+        it comes out too low, for a code that was not seen counts as one that does not exist.
+    scale
+        Of the scale that is kept beside the codes, one float32 per segment.
+    """
+
+    nominal: float
+    entropy: float
+    scale: float
+
+
+def rate_of(tokenizer: Tokenizer, usage: Usage, segment_seconds: float) -> Rate:
+    """Rate of a tokenizer that used its codes like this, in segments of this length."""
+    frames = tokenizer.sfreq / tokenizer.hop_samples
+    return Rate(
+        nominal=tokenizer.n_quantizers * math.log2(tokenizer.codebook_size) * frames,
+        entropy=float(np.log2(usage.perplexity).sum()) * frames,
+        scale=SCALE_BITS / segment_seconds,
+    )
