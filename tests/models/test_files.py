@@ -107,7 +107,7 @@ def test_missing_checkpoint(tmp_path: Path) -> None:
     ("document", "message"),
     [
         (None, "settings cannot be read"),
-        ({"architecture": "eegssm", "format_version": 1, "config": {}}, "not known here"),
+        ({"architecture": "perceptron", "format_version": 1, "config": {}}, "not known here"),
         ({"architecture": "criss_cross", "format_version": 1, "config": {"colour": 1}}, "settings cannot be read"),
         ({"architecture": "criss_cross", "format_version": 1, "config": {"latent_dim": 64}}, "do not fit"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -59,6 +59,8 @@ class EEGSSMConfig(Config):
         Heads of the attention.
     codebook_size_t, codebook_size_f
         Codes of the temporal and of the frequency codebook.
+    codebook_sizes
+        Codes of each codebook of a tokenizer with another number than two; in place of the two.
     activation
         Around the input and the output projections.
     checkpoint_activations
@@ -91,6 +93,7 @@ class EEGSSMConfig(Config):
     attention_heads: int = Field(default=4, ge=1)
     codebook_size_t: int = Field(default=4096, ge=2)
     codebook_size_f: int = Field(default=4096, ge=2)
+    codebook_sizes: tuple[Annotated[int, Field(ge=2)], ...] = ()
     activation: Literal["ReLU", "GELU", "ELU"] = "ReLU"
     checkpoint_activations: bool = False
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ARCHITECTURE, FORMAT_VERSION = "eegssm", 1
-CLASSIFIER, CODE_HEADS = "final_layer.", ("lm_head_t.", "lm_head_f.", "lm_heads.")
+CLASSIFIER, PUBLISHED_HEADS = "final_layer.", ("lm_head_t.", "lm_head_f.")
+CODE_HEADS = (*PUBLISHED_HEADS, "lm_heads.")
 WRAPPERS = ("module.", "_orig_mod.")
 # What is known of the names in the authors' own checkpoint: weight normalisation as torch had it before 2.0, and
 # each piece of a global kernel inside a module of its own. Three modules have other names there; which is not public.
@@ -174,8 +175,8 @@ def sizes_of(weights: Mapping[str, Tensor], where: str = "") -> dict[str, Any]:
             where=where,
             next_step="where the name differs, say so with renames={'name in the file': 'name here'}",
         ) from error
-    if all(f"{head}weight" in weights for head in CODE_HEADS):
-        sizes = [weights[f"{head}weight"].shape[0] for head in CODE_HEADS]
+    if all(f"{head}weight" in weights for head in PUBLISHED_HEADS):
+        sizes = [weights[f"{head}weight"].shape[0] for head in PUBLISHED_HEADS]
         settings |= {"pretrain_mode": True, "codebook_size_t": sizes[0], "codebook_size_f": sizes[1]}
     return settings
 

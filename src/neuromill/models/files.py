@@ -19,6 +19,8 @@ from torch import nn
 
 from neuromill.models.config import CrissCrossConfig
 from neuromill.models.criss_cross import CrissCross
+from neuromill.models.eegssm import EEGSSM
+from neuromill.models.eegssm_config import EEGSSMConfig
 from neuromill.models.ndt3 import Ndt3
 from neuromill.models.ndt3_config import Ndt3Config
 from neuromill.records import Config, ConfigError
@@ -48,6 +50,7 @@ class Architecture:
 ARCHITECTURES = (
     Architecture("criss_cross", CrissCrossConfig, CrissCross),
     Architecture("ndt3", Ndt3Config, Ndt3),
+    Architecture("eegssm", EEGSSMConfig, EEGSSM),
 )
 
 

@@ -15,6 +15,7 @@ from neuromill.tokenizers.fixed_config import MuLawConfig, QuantileConfig
 from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
 from neuromill.tokenizers.tfdual_config import TfDualFitConfig, TfDualTokenizerConfig
 from neuromill.training.config import TrainConfig
+from neuromill.training.eegssm_config import EEGSSMTrainConfig
 from neuromill.training.ndt3_config import Ndt3TrainConfig
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ AnyTokenizer = Annotated[
 ]
 Fit = Annotated[Annotated[FitConfig, Tag("biocodec")] | Annotated[TfDualFitConfig, Tag("tfdual")], _kind("biocodec")]
 Train = Annotated[
-    Annotated[TrainConfig, Tag("criss_cross")] | Annotated[Ndt3TrainConfig, Tag("ndt3")], _kind("criss_cross")
+    Annotated[TrainConfig, Tag("criss_cross")]
+    | Annotated[Ndt3TrainConfig, Tag("ndt3")]
+    | Annotated[EEGSSMTrainConfig, Tag("eegssm")],
+    _kind("criss_cross"),
 ]
 KINDED = ("prepare", "tokenizer", "fit", "train")
 FIRST_KINDS = ("signal", "biocodec", "criss_cross")  # kinds that a section had before it had several

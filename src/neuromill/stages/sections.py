@@ -10,6 +10,7 @@ from neuromill.stages.prepare_config import PrepareConfig, SpikePrepareConfig
 from neuromill.tokenizers.config import TokenizerConfig
 from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
 from neuromill.training.config import TrainConfig
+from neuromill.training.eegssm_config import EEGSSMTrainConfig
 from neuromill.training.ndt3_config import Ndt3TrainConfig
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ def criss_cross_training(pipeline: Pipeline) -> TrainConfig:
 def ndt3_training(pipeline: Pipeline) -> Ndt3TrainConfig:
     """Return `train` of kind ``ndt3``; ConfigError for another kind."""
     return _of_kind(pipeline.train, Ndt3TrainConfig, pipeline, "train.kind")
+
+
+def eegssm_training(pipeline: Pipeline) -> EEGSSMTrainConfig:
+    """Return `train` of kind ``eegssm``; ConfigError for another kind."""
+    return _of_kind(pipeline.train, EEGSSMTrainConfig, pipeline, "train.kind")
 
 
 def settings_of(section: Config) -> dict[str, Any]:

@@ -7,8 +7,6 @@ Codes travel as uint8 and are widened on the device.
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +14,13 @@ import numpy as np
 import torch
 
 from neuromill.models.criss_cross import Sensors
+from neuromill.training.buffers import through_buffers
 from neuromill.training.masking import draw_mask, mask_rng
 from neuromill.training.sampler import Sampling
 from neuromill.training.windows import batch_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from concurrent.futures import Future
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from neuromill.training.sampler import BatchPlan
     from neuromill.training.tokens import TokenSource
     from neuromill.training.windows import Window
-
-BUFFERS_PER_THREAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,29 +135,13 @@ class BatchLoader:
         """
         stop = None if limit is None else first_batch + limit
         plans = self.sampling.epoch(epoch)[first_batch:stop]
-        slots = deque(self._ring(min(len(plans), 1 + BUFFERS_PER_THREAD * self.config.threads)))
-        waiting: deque[tuple[Future[TokenBatch], Tensor]] = deque()
-        pool = ThreadPoolExecutor(self.config.threads, thread_name_prefix="tokens")
-        try:
-            for plan in plans:
-                if not slots:
-                    yield from self._deliver(waiting, slots)
-                slot = slots.popleft()
-                waiting.append((pool.submit(self._fill, plan, epoch, slot), slot))
-            while waiting:
-                yield from self._deliver(waiting, slots)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-    def _deliver(self, waiting: deque[tuple[Future[TokenBatch], Tensor]], slots: deque[Tensor]) -> Iterator[TokenBatch]:
-        future, slot = waiting.popleft()
-        yield future.result()
-        if self.pin_memory:  # the copy to the device must have read the slot before it is filled again
-            torch.cuda.current_stream().synchronize()
-        slots.append(slot)
-
-    def _ring(self, n_slots: int) -> list[Tensor]:
-        return [torch.empty(self._slot_bytes, dtype=torch.uint8, pin_memory=self.pin_memory) for _ in range(n_slots)]
+        yield from through_buffers(
+            plans,
+            lambda plan, slot: self._fill(plan, epoch, slot),
+            self._slot_bytes,
+            threads=self.config.threads,
+            pin_memory=self.pin_memory,
+        )
 
     def _fill(self, plan: BatchPlan, epoch: int, slot: Tensor) -> TokenBatch:
         windows = [self.windows[i] for i in plan.windows]

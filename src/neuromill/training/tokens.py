@@ -46,6 +46,20 @@ class TokenRecording:
         return len(self.geometry.mask)
 
 
+class Owned(Protocol):
+    """Whose recording it is."""
+
+    @property
+    def dataset(self) -> str:
+        """Data set, whatever its version."""
+        ...
+
+    @property
+    def subject(self) -> str:
+        """Label of the subject, "" where it is unknown."""
+        ...
+
+
 class TokenSource(Protocol):
     """Recordings and their codes. Reading must be safe from several threads at once."""
 
@@ -71,7 +85,7 @@ class MemoryTokens:
         out[...] = self.codes[recording][start:stop]
 
 
-def check_leakage(train: Sequence[TokenRecording], validation: Sequence[TokenRecording]) -> None:
+def check_leakage(train: Sequence[Owned], validation: Sequence[Owned]) -> None:
     """Refuse a split in which a subject is on both sides.
 
     The published configuration leaks: for three of its corpora the validation subjects are trained on. Recordings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from neuromill.records import ConfigError
 
@@ -15,6 +15,25 @@ if TYPE_CHECKING:
 
 LENGTH_CLASSES = 4  # windows of similar length share a batch: a rest of 40 s is not padded to 150 s
 CHANNEL_STEP = 32  # windows of similar channel count share a batch
+
+
+class Framed(Protocol):
+    """What cutting windows needs to know of a recording."""
+
+    @property
+    def name(self) -> str:
+        """Name for messages."""
+        ...
+
+    @property
+    def n_frames(self) -> int:
+        """Frames that hold something."""
+        ...
+
+    @property
+    def segment_frames(self) -> int | None:
+        """Frames per segment of the tokenizer; None where there is one segment."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,7 +56,7 @@ class BatchShape:
     n_frames: int
 
 
-def plan_windows(recordings: Sequence[TokenRecording], config: WindowConfig) -> tuple[Window, ...]:
+def plan_windows(recordings: Sequence[Framed], config: WindowConfig) -> tuple[Window, ...]:
     """Cut all recordings into windows, in order. Rests of at least ``min_frames`` are kept.
 
     Raises
@@ -74,7 +93,7 @@ def batch_shapes(
     return tuple(BatchShape(channels[wide, long], frames[wide, long]) for wide, long, _ in groups)
 
 
-def _cut(recording: TokenRecording, config: WindowConfig) -> Iterator[tuple[int, int]]:
+def _cut(recording: Framed, config: WindowConfig) -> Iterator[tuple[int, int]]:
     length, stride = config.window_frames, config.stride_frames or config.window_frames
     segment = recording.segment_frames
     if not config.align_to_segments or segment is None or segment >= recording.n_frames:

@@ -1,0 +1,40 @@
+"""Train EEGSSM on prepared signals and their tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from neuromill.stages.identities import prepare_identity
+from neuromill.stages.outcomes import Stage
+from neuromill.stages.sections import eegssm_training
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from neuromill.records import Recording
+    from neuromill.stages.work import WorkContext
+    from neuromill.stages.workspace import Workspace
+    from neuromill.training.store_coded_signals import StoreCodedSignals
+
+
+def open_coded(workspace: Workspace, context: WorkContext, recordings: Sequence[Recording]) -> StoreCodedSignals:
+    """Open signals and tokens of these recordings; the order is that of the stores and of their indexes.
+
+    The token identity, which names the run, names the prepared signals, too.
+    """
+    from neuromill.training.store_coded_signals import CodedStore, StoreCodedSignals
+
+    wanted = {str(recording.id) for recording in recordings}
+    versions = sorted({recording.id.dataset_version for recording in recordings}, key=str)
+    prepared = prepare_identity(context.pipeline)
+    return StoreCodedSignals.open(
+        [
+            CodedStore(
+                workspace.store(version, Stage.TOKENIZE, context.token_identity),
+                workspace.store(version, Stage.PREPARE, prepared),
+            )
+            for version in versions
+        ],
+        pick=lambda one: one.attributes["recording_id"] in wanted,
+        parity=eegssm_training(context.pipeline).parity,
+    )

@@ -1,0 +1,151 @@
+"""Batches of signal windows with the codes of their hidden patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from neuromill.training.buffers import through_buffers
+from neuromill.training.coded_signals import exact_shapes
+from neuromill.training.loader import SampleId
+from neuromill.training.masking import mask_rng
+from neuromill.training.sampler import Sampling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from neuromill.training.coded_signals import CodedSource
+    from neuromill.training.sampler import BatchPlan
+    from neuromill.training.windows import Window
+
+BYTES_PER_VALUE = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CodedBatch:
+    """Windows ready for the model.
+
+    Attributes
+    ----------
+    signal
+        float32 [batch, channel, time] in the unit of the tokenizer, a view of memory that is reused once the next
+        batch is asked for. Patches that are not fit for use are silence, which is what a hidden patch is, too.
+    hidden
+        bool [batch, channel, patch]: hidden and to be predicted; all of them are fit for use.
+    codes
+        int32 [batch, channel, patch, quantizer].
+    datasets
+        int64 [batch]: number of the data set of each window.
+    ids
+        One per window, kept so that an odd loss can be traced to a recording.
+    """
+
+    signal: Tensor
+    hidden: Tensor
+    codes: Tensor
+    datasets: Tensor
+    ids: tuple[SampleId, ...]
+
+    def to(self, device: torch.device) -> CodedBatch:
+        """Return the batch on ``device``; the signal is copied from pinned memory without waiting."""
+        return replace(
+            self,
+            signal=self.signal.to(device, non_blocking=True),
+            hidden=self.hidden.to(device),
+            codes=self.codes.to(device),
+            datasets=self.datasets.to(device),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CodedLoaderConfig:
+    """How batches are drawn and made; ``mask_epoch`` fixes the masks (validation), None draws new ones per epoch."""
+
+    batch_size: int
+    mask_share: float
+    seed: int
+    datasets: tuple[str, ...]
+    threads: int = 2
+    rank: int = 0
+    world_size: int = 1
+    shuffle: bool = True
+    mask_epoch: int | None = None
+
+
+class CodedLoader:
+    """Deterministic batches of windows; a :class:`neuromill.training.task.Loader`.
+
+    The bytes of batch k depend on the source, the windows and the configuration alone, not on the number of threads or
+    on where the epoch was entered. Which patches of a window are hidden depends on (seed, epoch, window).
+    """
+
+    def __init__(
+        self, source: CodedSource, windows: Sequence[Window], config: CodedLoaderConfig, *, pin_memory: bool = False
+    ) -> None:
+        self.source, self.windows, self.config, self.pin_memory = source, windows, config, pin_memory
+        shapes = exact_shapes(windows, source.recordings)
+        self.hop = source.recordings[0].hop_samples
+        self.sampling = Sampling(
+            shapes, config.batch_size, config.seed, config.rank, config.world_size, shuffle=config.shuffle
+        )
+        largest = max(shape.n_channels * shape.n_frames for shape in shapes)
+        self._slot_bytes = BYTES_PER_VALUE * config.batch_size * largest * self.hop
+
+    def __len__(self) -> int:
+        """Batches per epoch and rank."""
+        return self.sampling.n_batches()
+
+    def epoch(self, epoch: int, first_batch: int = 0, limit: int | None = None) -> Iterator[CodedBatch]:
+        """Batches ``first_batch`` and following of an epoch, at most ``limit``.
+
+        A batch is valid until the next one is asked for; copy what you keep.
+        """
+        stop = None if limit is None else first_batch + limit
+        yield from through_buffers(
+            self.sampling.epoch(epoch)[first_batch:stop],
+            lambda plan, slot: self._fill(plan, epoch, slot),
+            self._slot_bytes,
+            threads=self.config.threads,
+            pin_memory=self.pin_memory,
+        )
+
+    def _fill(self, plan: BatchPlan, epoch: int, slot: Tensor) -> CodedBatch:
+        windows = [self.windows[index] for index in plan.windows]
+        recordings = [self.source.recordings[window.recording] for window in windows]
+        grid = (len(windows), plan.shape.n_channels, plan.shape.n_frames)
+        signal = slot.view(torch.float32)[: int(np.prod(grid)) * self.hop].view(*grid[:2], grid[2] * self.hop)
+        hidden = np.empty(grid, np.bool_)
+        codes = np.empty((*grid, recordings[0].n_quantizers), np.int32)
+        for row, (index, window) in enumerate(zip(plan.windows, windows, strict=True)):
+            usable = self._fill_signal(signal.numpy()[row], window)
+            self.source.read_codes(window.recording, window.start, window.stop, codes[row])
+            hidden[row] = usable & self._draw(epoch, index, grid[1:])
+        numbers = [self.config.datasets.index(one.dataset) for one in recordings]
+        return CodedBatch(
+            signal=signal,
+            hidden=torch.from_numpy(hidden),
+            codes=torch.from_numpy(codes),
+            datasets=torch.tensor(numbers),
+            ids=tuple(
+                SampleId(one.name, one.dataset, one.subject, window.start, window.stop)
+                for one, window in zip(recordings, windows, strict=True)
+            ),
+        )
+
+    def _fill_signal(self, out: NDArray[np.float32], window: Window) -> NDArray[np.bool_]:
+        self.source.read_signal(window.recording, window.start, window.stop, out)
+        usable = self.source.usable(window.recording, window.start, window.stop)
+        if not usable.all():  # where nothing is rejected, nothing is touched twice
+            out.reshape(*usable.shape, self.hop)[~usable] = 0
+        return usable
+
+    def _draw(self, epoch: int, index: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        fixed = self.config.mask_epoch
+        rng = mask_rng(self.config.seed, epoch if fixed is None else fixed, index)
+        return rng.random(shape) < self.config.mask_share

@@ -1,0 +1,257 @@
+"""Prepared signals and the tokens made of them as one source of training data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from neuromill.records import ConfigError, FailureCode, RecordingError
+from neuromill.store.reader import StoreReader
+from neuromill.training.coded_signals import CodedRecording
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from neuromill.store.contents import IndexedRecording
+
+SAME_EVERYWHERE = ("tokenizer", "precision", "sfreq", "hop_samples", "segment_samples", "codebook_size")
+
+
+@dataclass(frozen=True, slots=True)
+class CodedStore:
+    """The token store of one dataset version, and the prepared store its tokens were made of."""
+
+    tokens: str | Path
+    signals: str | Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Marks:
+    """What decides whether a patch is fit for use.
+
+    Attributes
+    ----------
+    coded
+        bool [segment, channel]: the tokenizer had a signal there.
+    kept
+        bool [window, channel]: preparation did not reject it; None where it looked at nothing.
+    window_samples
+        Length of those windows.
+    """
+
+    coded: NDArray[np.bool_]
+    kept: NDArray[np.bool_] | None
+    window_samples: int
+
+    def usable(self, start: int, stop: int, hop: int, segment_frames: int) -> NDArray[np.bool_]:
+        """Bool [channel, frame]; a frame that reaches into a rejected window is rejected."""
+        frames = np.arange(start, stop)
+        fit = self.coded[frames // segment_frames]
+        if self.kept is not None:
+            first = frames * hop // self.window_samples
+            last = ((frames + 1) * hop - 1) // self.window_samples
+            for further in range(int((last - first).max(initial=0)) + 1):
+                fit &= self.kept[np.minimum(first + further, last)]
+        return fit.T
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """Where a recording lies, and what turns its stored values into those of the tokenizer.
+
+    Attributes
+    ----------
+    gain, offset
+        float32 [segment, channel]: x = stored * gain + offset. The divisor that the tokenizer used is stored with the
+        codes (100 uV everywhere for CodeBrain's; the robust deviation of the segment for teslas).
+    """
+
+    tokens: StoreReader
+    signals: StoreReader
+    name: str
+    marks: _Marks
+    gain: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoreCodedSignals:
+    """Recordings of prepared and token stores; a :class:`neuromill.training.coded_signals.CodedSource`.
+
+    A patch is fit for use where its channel is good, has a code, and preparation did not reject it (array ``rejected``
+    of the prepared group).
+
+    Attributes
+    ----------
+    recordings
+        In the order of the stores and of their indexes.
+    left_out
+        Why a recording cannot be trained on; the others go on without it.
+    """
+
+    recordings: tuple[CodedRecording, ...]
+    left_out: tuple[RecordingError, ...]
+    _places: tuple[_Place, ...]
+
+    @classmethod
+    def open(
+        cls,
+        stores: Sequence[CodedStore],
+        *,
+        pick: Callable[[IndexedRecording], bool] = lambda _: True,
+        parity: bool = False,
+    ) -> Self:
+        """Open stores by their index.
+
+        Parameters
+        ----------
+        stores
+            Folders of token identities, each with that of the signals.
+        pick
+            Which recordings to take, by what the index of the tokens says.
+        parity
+            A window in which one channel is rejected counts as rejected for all of them (CBraMod's rule).
+
+        Raises
+        ------
+        ConfigError
+            A store has no index, or the codes were not all made in the same way.
+        """
+        found, places, left_out = [], [], []
+        opened = [(StoreReader.open(one.tokens), StoreReader.open(one.signals)) for one in stores]
+        picked = [(pair, one) for pair in opened for one in pair[0].recordings if pick(one)]
+        _check_same([one for _, one in picked])
+        for (tokens, signals), one in picked:
+            try:
+                recording, place = _describe(tokens, signals, one, parity=parity)
+            except RecordingError as error:
+                left_out.append(error)
+            else:
+                found.append(recording)
+                places.append(place)
+        return cls(tuple(found), tuple(left_out), tuple(places))
+
+    def usable(self, recording: int, start: int, stop: int) -> NDArray[np.bool_]:
+        """Bool [channel, frame]."""
+        one = self.recordings[recording]
+        return self._places[recording].marks.usable(start, stop, one.hop_samples, one.segment_frames or one.n_frames)
+
+    def read_signal(self, recording: int, start: int, stop: int, out: NDArray[np.float32]) -> None:
+        """Read frames ``start`` to ``stop`` into ``out`` [channel, time], in the unit of the tokenizer."""
+        one, place = self.recordings[recording], self._places[recording]
+        hop, segment = one.hop_samples, one.segment_frames or one.n_frames
+        stored = place.signals.read(place.name, "signal", start * hop, stop * hop).T
+        done = start
+        while done < stop:  # one turn unless the window holds several segments
+            number = done // segment
+            until = min(stop, (number + 1) * segment)
+            inside = slice((done - start) * hop, (until - start) * hop)
+            np.multiply(stored[:, inside], place.gain[number][:, None], out=out[:, inside])
+            if place.offset[number].any():
+                out[:, inside] += place.offset[number][:, None]
+            done = until
+
+    def read_codes(self, recording: int, start: int, stop: int, out: NDArray[np.int32]) -> None:
+        """Read frames ``start`` to ``stop`` into ``out`` [channel, frame, quantizer]."""
+        place = self._places[recording]
+        out[...] = place.tokens.read(place.name, "codes", start, stop).transpose(2, 0, 1)
+
+    def code_counts(self) -> NDArray[np.int64]:
+        """Sum the use of codes that the token groups tell, [quantizer, code]: of good channels, rejected or not."""
+        first = self.recordings[0]
+        counts = np.zeros((first.n_quantizers, first.codebook_size), np.int64)
+        for place in self._places:
+            if "codebook_usage" in place.tokens.recording(place.name).arrays:
+                counts += place.tokens.read(place.name, "codebook_usage")
+        return counts
+
+
+def _describe(
+    tokens: StoreReader, signals: StoreReader, one: IndexedRecording, *, parity: bool
+) -> tuple[CodedRecording, _Place]:
+    signal = signals.recording(one.name)
+    _check_pair(one, signal)
+    hop, segment_samples = int(one.attributes["hop_samples"]), int(one.attributes["segment_samples"])
+    if segment_samples % hop:
+        raise ConfigError(
+            f"segments of {segment_samples} samples are no whole number of frames of {hop}",
+            where=one.name,
+            next_step="set tokenize.segment_seconds to a multiple of the frame",
+        )
+    n_frames = min(one.n_rows, signal.n_rows // hop)
+    marks = _marks(tokens, signals, one, parity=parity)
+    if not n_frames or not marks.usable(0, n_frames, hop, segment_samples // hop).any():
+        raise RecordingError(
+            FailureCode.NO_USABLE_CHANNELS,
+            "no patch of any channel is fit for use: bad, without a code, or rejected",
+            where=str(one.attributes["recording_id"]),
+        )
+    recording = CodedRecording(
+        name=str(one.attributes["recording_id"]),
+        dataset=str(one.attributes["dataset"]),
+        subject=one.entities.get("subject", ""),
+        n_frames=n_frames,
+        n_channels=one.n_channels,
+        n_quantizers=int(one.attributes["n_quantizers"]),
+        codebook_size=int(one.attributes["codebook_size"]),
+        hop_samples=hop,
+        segment_frames=segment_samples // hop,
+    )
+    gain, offset = _gains(tokens, signals, one)
+    return recording, _Place(tokens, signals, one.name, marks, gain, offset)
+
+
+def _marks(tokens: StoreReader, signals: StoreReader, one: IndexedRecording, *, parity: bool) -> _Marks:
+    bads = one.attributes["bads"]
+    good = np.array([name not in bads for name in one.attributes["channel_names"]])
+    coded = np.isfinite(tokens.read(one.name, "scale")) & good
+    rejected = signals.recording(one.name).arrays.get("rejected")
+    if rejected is None:
+        return _Marks(coded, None, 1)
+    kept = signals.read(one.name, "rejected") == 0
+    if parity:  # of channels that have codes anywhere: others are no part of the input
+        whole = kept[:, coded.any(axis=0)].all(axis=1, keepdims=True)
+        kept = np.broadcast_to(whole, kept.shape)
+    return _Marks(coded, kept, int(rejected.spec.attributes["window_samples"]))
+
+
+def _gains(
+    tokens: StoreReader, signals: StoreReader, one: IndexedRecording
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Gain and offset of each segment and channel; 0 where there is nothing, so that it reads as silence."""
+    divisor = tokens.read(one.name, "scale").astype(np.float64)
+    gain = signals.read(one.name, "channel_scale") / divisor
+    offset = signals.read(one.name, "channel_offset") / divisor
+    there = np.isfinite(gain) & np.isfinite(offset)
+    return np.where(there, gain, 0).astype(np.float32), np.where(there, offset, 0).astype(np.float32)
+
+
+def _check_pair(tokens: IndexedRecording, signal: IndexedRecording) -> None:
+    for key in ("channel_names", "sfreq"):
+        ours, theirs = tokens.attributes[key], signal.attributes[key]
+        if ours != theirs:
+            raise ConfigError(
+                f"tokens and signal differ in {key}",
+                where=tokens.name,
+                next_step="run `neuromill prepare` and `neuromill tokenize` again",
+            )
+
+
+def _check_same(recordings: Sequence[IndexedRecording]) -> None:
+    for one in recordings:
+        if one.kind != "tokens":
+            raise ConfigError(
+                f"the store holds {one.kind}", where=one.name, next_step="point to a store of the stage tokenize"
+            )
+    for key in SAME_EVERYWHERE:
+        values: list[Any] = sorted({str(one.attributes[key]) for one in recordings})
+        if len(values) > 1:
+            raise ConfigError(
+                f"tokens differ in {key}: {', '.join(values)}",
+                next_step="tokenize all recordings with the same tokenizer and settings",
+            )
