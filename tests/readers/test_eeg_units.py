@@ -85,7 +85,7 @@ def test_only_signals_are_compared() -> None:
 
 
 def test_factors() -> None:
-    assert [factor(unit) for unit in ("uV", "µV", "μV", "mV", "V")] == [1e-6, 1e-6, 1e-6, 1e-3, 1.0]
+    assert [factor(unit) for unit in ("uV", "µV", "microV", "mV", "V")] == [1e-6, 1e-6, 1e-6, 1e-3, 1.0]
     assert [factor(unit) for unit in ("", "T", "G", "uT", "xV", "n/a")] == [None] * 6
 
 

@@ -37,7 +37,18 @@ NO_VOLTAGE = re.compile(
     r"(?:m?g|m/s\^?2|deg(?:/s)?|°|%|percent|boolean|bpm|rpm|hz|deg ?c|°c|mmhg|cmh2o|k?ohms?|lu?x|l/min|ml/s|m?s|[cm]m)",
     re.IGNORECASE,
 )
-FACTORS = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "n": 1e-9, "p": 1e-12, "k": 1e3}
+FACTORS = {
+    "": 1.0,
+    "m": 1e-3,
+    "milli": 1e-3,
+    "u": 1e-6,
+    "micro": 1e-6,
+    "µ": 1e-6,
+    "μ": 1e-6,
+    "n": 1e-9,
+    "p": 1e-12,
+    "k": 1e3,
+}
 DIMENSIONS = {"V": "V", "T": "T", "T/m": "T/m", "T/cm": "T/m", "T/mm": "T/m"}
 PREFIXES = ("", "f", "p", "n", "u", "µ", "μ", "m", "k")
 UNIT_NAMES = {107: "V", 112: "T", 201: "T/m"}  # FIFF_UNIT_V, _T, _T_M
