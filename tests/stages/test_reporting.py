@@ -7,17 +7,39 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuromill.records import ConfigError, PartId
+from neuromill.records import ConfigError, PartId, Recording, RecordingId
 from neuromill.reports.contents import ReportContents
 from neuromill.reports.measures import perplexity
+from neuromill.stages.forecast import forecast
 from neuromill.stages.identities import prepare_identity
+from neuromill.stages.looking import describe_tokenizer
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.pipeline import Pipeline
+from neuromill.stages.report_examples import rejected_windows
+from neuromill.stages.report_groups import Published
 from neuromill.stages.reporting import collect, write_report
 from neuromill.stages.selection import Selection
 from neuromill.stages.workspace import Workspace
 from neuromill.store.reader import StoreReader
-from support.stages import bids_path, run, save_tiny_tokenizer, tiny_pipeline, tree_digests, workspace_at, write_bids
+from neuromill.store.writer import RejectedWindows, SignalWriter
+from support.stages import (
+    TINY,
+    bids_path,
+    run,
+    save_tiny_tokenizer,
+    tiny_pipeline,
+    tree_digests,
+    workspace_at,
+    write_bids,
+)
+from support.stores import channel_table, signal, signal_attributes, write_signal
+from support.tfdual import SMALL
+
+TFDUAL = {
+    "kind": "tfdual", "sfreq": 50.0, "channels": [], "group_channels": 4, "input": {"scaling": "robust"},
+    "network": SMALL.model_dump() | {"depth": 1, "codebook_size": 300},
+}  # fmt: skip
+TFDUAL_FIT = {"kind": "tfdual", "batch_size": 3, "steps": 2, "kmeans_iterations": 2, "log_every": 1, "cpu_threads": 1}
 
 
 @dataclass(frozen=True)
@@ -155,3 +177,63 @@ def test_nothing_chosen(tmp_path: Path) -> None:
     folder = write_bids(tmp_path / "data", subjects=("01",))
     with workspace_at(tmp_path / "home") as workspace, pytest.raises(ConfigError, match="no recording"):
         collect(workspace, tiny_pipeline(), Selection(data=folder, where="subject = '99'"))
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "fit", "names"),
+    [
+        ({"kind": "mu_law", "sfreq": 50.0}, None, ()),
+        ({"kind": "quantile", "sfreq": 50.0, "n_codes": 300}, None, ()),
+        (TFDUAL, TFDUAL_FIT, ("temporal", "frequency")),
+    ],
+    ids=["mu_law", "quantile", "tfdual"],
+)
+def test_other_kinds_of_tokenizer_are_on_the_page(
+    tokenizer: dict[str, object], fit: dict[str, object] | None, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = write_bids(tmp_path / "data", subjects=("01", "02"), seconds=12.0)
+    document = {key: value for key, value in TINY.items() if key not in ("fit", "tokenize")}
+    document |= {"tokenizer": tokenizer} | ({"fit": fit} if fit else {})
+    pipeline, selection = Pipeline.model_validate(document), Selection(data=folder)
+    with workspace_at(tmp_path / "home") as workspace:
+        run(workspace, pipeline, selection, Stage.INGEST, Stage.PREPARE, Stage.FIT, Stage.TOKENIZE)
+        contents = collect(workspace, pipeline, selection)
+        text = write_report(workspace, pipeline, selection, tmp_path / "page.html").read_text(encoding="utf-8")
+        told = {one.stage: one for one in forecast(workspace, pipeline, selection)}
+        identity = told[Stage.FIT].identity
+        described = describe_tokenizer(workspace, identity)
+    facts, usage, example = contents.tokenizer, contents.usage, contents.example
+    assert facts is not None
+    assert usage is not None
+    assert example is not None
+    assert facts.codebooks == names
+    assert usage.counts.shape == (facts.n_quantizers, facts.codebook_size)
+    assert len(facts.levels) == (0 if fit is None else facts.n_quantizers)  # what is not fitted is not measured
+    assert facts.by_rule == (fit is None)
+    assert example.original.shape == example.reconstruction.shape
+    np.testing.assert_allclose(example.original.std(axis=1), 1, rtol=0.2)
+    if fit is None:  # 256 levels give a sample back well; what two steps have learned does not
+        scores = [np.corrcoef(*pair)[0, 1] for pair in zip(example.original, example.reconstruction, strict=True)]
+        assert min(scores) > 0.99
+    assert all(f">{name}</text>" in text for name in names)
+    assert (told[Stage.TOKENIZE].done, told[Stage.FIT].done) == (2, 1)
+    assert described["kind"] == tokenizer["kind"]
+    assert [level.get("codebook") for level in described["levels"]] == list(names)
+
+
+def test_rejected_windows_come_from_the_store_worst_recording_first(tmp_path: Path) -> None:
+    reasons = {"a_meg": np.zeros((3, 2), np.uint8), "b_meg": np.array([[1, 0], [0, 2], [1, 1]], np.uint8)}
+    for name, marks in reasons.items():
+        with SignalWriter(tmp_path, name, n_channels=2, sfreq=50.0) as writer:
+            writer.write(signal(250, 2))
+            windows = RejectedWindows(marks, 100, ("kept", "amplitude", "flat"))
+            writer.publish(signal_attributes(name), channel_table(2), rejected=windows)
+    write_signal(tmp_path, signal(250, 2), "c_meg")
+    names = (*reasons, "c_meg")
+    with StoreReader.of_groups(tmp_path, names) as reader:
+        recordings = [Recording(RecordingId("ds000001", "1.0.0", name), f"{name}.fif", ()) for name in names]
+        first, second = rejected_windows([Published(recording, reader) for recording in recordings])
+    assert [one.recording.partition("/")[2] for one in (first, second)] == ["b_meg", "a_meg"]
+    np.testing.assert_array_equal(first.reasons, reasons["b_meg"])
+    assert (first.window_seconds, first.legend) == (2.0, ("kept", "amplitude", "flat"))
+    assert first.channels == ("MEG000", "MEG001")

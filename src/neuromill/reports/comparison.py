@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuromill.reports.style import INK, QUIET, SERIES, house_style, label, legend_above, new_figure, printable, svg
+from neuromill.reports.style import INK, QUIET, SERIES, house_style, label, new_figure, printable, svg
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 MARKERS = "oDs^vP"
 PNG_DPI = 160
-FLOOR = 1e-4
-"""Errors are drawn down to here: 256 levels leave less than a thousandth of a strong band."""
+FLOOR = 1e-6
+"""Errors are drawn down to here."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +139,7 @@ def _rates(axes: Axes, contestants: Sequence[Contestant]) -> None:
     axes.set_title("Rate and quality (hollow: entropy of the codes)")
     axes.set_xlabel("bit/s per channel")
     axes.set_ylabel("SI-SDR (dB)")
-    legend_above(axes, 2)
+    axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none")
 
 
 def _errors(axes: Axes, contents: ComparisonContents) -> None:
@@ -154,7 +154,7 @@ def _errors(axes: Axes, contents: ComparisonContents) -> None:
     )  # fmt: skip
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_xticks(places, [label(name) for name in contents.bands])
+    axes.set_xticks(places, [label(name).replace(" ", "\n", 1) for name in contents.bands])
     axes.set_title("Share of the power of a band that is wrong")
     axes.grid(visible=False, axis="x")
 

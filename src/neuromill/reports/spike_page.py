@@ -211,7 +211,8 @@ def _training(contents: ReportContents) -> Section:
     if run is None:
         return left_out("training", title, "No model is trained on these tokens.", contents.command("train"))
     state = "finished" if run.finished else "not finished"
-    held_out = "diamonds: held-out bins" if run.validation is not None else "no bin is held out"
+    not_yet = "held-out bins are not decoded yet" if run.baselines else "no bin is held out"
+    held_out = "diamonds: held-out bins" if run.validation is not None else not_yet
     calibrated = sum(len(row.calibrated) for row in run.baselines)
     return Section(
         "training",
