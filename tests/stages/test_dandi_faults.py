@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from neuromill.stages.outcomes import Stage, StageResult
 from neuromill.stages.running import run_stage
 from neuromill.stages.selection import Selection
 from neuromill.stages.workspace import Workspace
+from neuromill.synthetic.dandi_archive import Response
 from support.dandi import Mangle, cut_body, short_body, status, wrong_bytes
 from support.dandi_road import (
     DANDISET,
@@ -156,9 +157,7 @@ def test_a_fault_that_passes_costs_time_only(workspace, archive, way: str, fault
 
 
 @pytest.mark.parametrize(("way", "fault"), CASES)
-def test_a_fault_that_lasts_has_its_code_and_ends_when_the_fault_ends(
-    workspace, archive, way: str, fault: str
-) -> None:
+def test_a_fault_that_lasts_has_its_code_and_ends_when_the_fault_ends(workspace, archive, way: str, fault: str) -> None:
     spoil(archive, way, fault, times=FOR_EVER)
     result, _ = stage(workspace, Stage.INGEST)
     assert archive.spoilt
@@ -193,3 +192,23 @@ def test_wherever_a_stream_breaks_it_is_told_from_a_damaged_file(
     assert {row.code for row in rows} <= {FAULTS[fault].codes[way]}
     assert result.done == 2 - len(rows)
     assert published(workspace) == result.done
+
+
+def test_the_same_range_spoilt_the_same_way_each_time_is_noticed(tmp_path: Path) -> None:
+    """A file of one block is one request: asked for again as it was, it would come as wrong as before."""
+    path = "sub-A/sub-A_ses-1_behavior+ecephys.nwb"
+    write_card(tmp_path / "home", fetch="stream")
+    with SpoiltArchive({DANDISET: {VERSION: {path: write_hdf5(session(1), tmp_path / "a.nwb")}}}) as archive:
+        archive.mangle, archive.times = _spoil_the_middle, FOR_EVER
+        with asking(archive, tmp_path / "home") as workspace:
+            assert stage(workspace, Stage.INGEST)[0].failed == 1
+            (failed,) = workspace.ledger.rows(states=[WorkState.FAILED])
+    assert archive.spoilt
+    assert failed.code is MISMATCH
+
+
+def _spoil_the_middle(response: Response) -> Response:
+    """Flip a bit of a spike time or of the cursor, which opens as well as the right one."""
+    body = bytearray(response.body)
+    body[len(body) // 2] ^= 1
+    return replace(response, body=bytes(body))

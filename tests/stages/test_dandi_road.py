@@ -49,6 +49,7 @@ HUMAN, HUMAN_VERSION = "000207", "0.220216.0323"
 PATH = "sub-A/sub-A_ses-1_behavior+ecephys.nwb"
 OTHER = "sub-B/sub-B_ses-1_behavior+ecephys.nwb"
 SEEDS = {"A": 1, "B": 2}
+RAW_BYTES = 28 << 20
 
 
 def pipeline_of(*datasets: str, **changes: Any) -> Pipeline:
@@ -122,7 +123,11 @@ def _assert_counts_of_file(workspace: Workspace, dandiset: str, result: StageRes
         last = first + one.n_rows * one.attributes["bin_seconds"]
         times = np.split(file["units/spike_times"][:], file["units/spike_times_index"][:-1].astype(int))
         kept = ~file["units/heldout"][:].astype(bool) if "heldout" in file["units"] else np.ones(len(times), bool)
-        whole = [((unit >= first - 1e-9) & (unit < last - 1e-9)).sum() for unit, keep in zip(times, kept) if keep]
+        whole = [
+            ((unit >= first - 1e-9) & (unit < last - 1e-9)).sum()
+            for unit, keep in zip(times, kept, strict=True)
+            if keep
+        ]
     np.testing.assert_array_equal(found, whole)
 
 
@@ -183,13 +188,12 @@ class TestDraft:
         assert_true(published, {"A": 1, "B": 3})
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_session(tmp_path_factory.mktemp("large") / "large.nwb", 1, RAW_BYTES)
+
+
 class TestStream:
-    RAW_BYTES = 28 << 20
-
-    @pytest.fixture(scope="class")
-    def large(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return write_session(tmp_path_factory.mktemp("large") / "large.nwb", 1, self.RAW_BYTES)
-
     @pytest.fixture
     def archive_of_large(self, large: Path):
         with SpoiltArchive({DANDISET: {VERSION: {PATH: large}}}) as served:
@@ -209,16 +213,16 @@ class TestStream:
     ) -> None:
         archive = archive_of_large
         whole, results = self.road(archive, tmp_path / "whole")
-        assert archive.sent > self.RAW_BYTES
+        assert archive.sent > RAW_BYTES
         archive.sent = 0
         stream, streamed = self.road(archive, tmp_path / "stream", fetch="stream")
-        assert 0 < archive.sent < self.RAW_BYTES / 10  # each block twice: used, then verified
+        assert 0 < archive.sent < RAW_BYTES / 10  # each block twice: used, then verified
         assert {s: r.identity for s, r in streamed.items()} == {s: r.identity for s, r in results.items()}
         assert tree_digests(tmp_path / "stream" / "stores") == tree_digests(tmp_path / "whole" / "stores")
         assert_true(counts_of(stream), SEEDS)
         assert counts_of(whole).keys() == counts_of(stream).keys()
         held = sum(path.stat().st_size for path in (tmp_path / "stream" / "cache" / "raw").rglob("*"))
-        assert held < self.RAW_BYTES / 10
+        assert held < RAW_BYTES / 10
 
     def test_a_layout_that_changes_is_another_input(self, archive_of_large, tmp_path: Path) -> None:
         home = tmp_path / "home"
