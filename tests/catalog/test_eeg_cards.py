@@ -124,7 +124,7 @@ def test_tuab_keeps_the_label_and_the_half() -> None:
     ]  # fmt: skip
     manifest = Manifest(DatasetVersion("tuab", card.version), tuple(SourceFile(path, 1) for path in sorted(paths)))
     found = {r.path: r for r in discover(manifest, card.recordings, lambda _: b"").recordings}
-    labels = [(found[p].entities.description, card.split_of(found[p])) for p in paths]
+    labels = [(found[p].entities.task, card.split_of(found[p])) for p in paths]
     assert labels == [("abnormal", "train"), ("normal", "test")]
 
 
