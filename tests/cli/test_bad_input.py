@@ -56,7 +56,7 @@ def test_a_pipeline_that_is_binary_missing_or_a_folder(tmp_path: Path) -> None:
     file.write_bytes(b"\x89PNG\xff")
     assert_refused(neuromill("plan", file), CONFIG, "not a YAML file", str(file))
     for name in ("nosuch", tmp_path, tmp_path / "nosuch.yaml"):
-        assert_refused(neuromill("plan", name), CONFIG, str(name), "demo, meg-xl")
+        assert_refused(neuromill("plan", name), CONFIG, str(name), " meg-xl,")
 
 
 @pytest.mark.parametrize(
