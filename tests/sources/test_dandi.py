@@ -300,7 +300,7 @@ def test_a_fetch_goes_on_where_it_stopped(archive, open_at, tmp_path: Path) -> N
 def test_wrong_content_is_never_published(archive, open_at, tmp_path: Path, mangle, code: FailureCode) -> None:
     source = open_at()
     file = by_path(source)[NWB]
-    archive.plan = [mangle]
+    archive.plan = [mangle] * (2 if mangle is wrong_bytes else 1)  # wrong bytes are fetched once more
     cache = RawCache(tmp_path / "raw")
     error = failure(lambda: cache.ensure(source, file))
     assert error.code is code
@@ -309,12 +309,22 @@ def test_wrong_content_is_never_published(archive, open_at, tmp_path: Path, mang
     assert cache.ensure(source, file).read_bytes() == CONTENT  # the next try starts afresh
 
 
+def test_bytes_that_are_wrong_once_cost_time_only(archive, open_at, tmp_path: Path) -> None:
+    source = open_at()
+    seen: list[int] = []
+    archive.plan = [wrong_bytes]
+    source.fetch(by_path(source)[NWB], tmp_path / "out", progress=seen.append)
+    assert (tmp_path / "out").read_bytes() == CONTENT
+    assert sum(seen) == len(CONTENT)
+    assert [path.name for path in tmp_path.glob("out*")] == ["out"]
+
+
 def test_a_dandi_etag_is_checked_where_there_is_no_sha256(archive, open_at, tmp_path: Path) -> None:
     asset = ServedAsset.of(DANDISET, NWB, CONTENT)
     archive.add(DANDISET, NEW, [replace(asset, digest={"dandi:dandi-etag": asset.digest["dandi:dandi-etag"]})])
     source = open_at()
     (file,) = source.manifest().files
-    archive.plan = [wrong_bytes]
+    archive.plan = [wrong_bytes] * 2
     assert failure(lambda: source.fetch(file, tmp_path / "out")).code is FailureCode.DIGEST_MISMATCH
     assert source.fetch(file, tmp_path / "out") == Digest.of(CONTENT, "dandi-etag")
     assert source.read(file) == CONTENT
