@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from neuromill.cli.options import Common, Overrides, Running
 from neuromill.cli.output import duration, print_json, print_table, say, size
 from neuromill.cli.progress import open_report
-from neuromill.records import ConfigError
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -37,6 +36,7 @@ def demo(*roads: str, overrides: Overrides = OVERRIDES, running: Running = RUNNI
     roads
         Which roads to walk: meg, spikes, eeg. All of them by default.
     """
+    from neuromill.records import ConfigError
     from neuromill.stages.demonstration import roads as known_roads
 
     begin = time.perf_counter()
@@ -60,6 +60,8 @@ def demo(*roads: str, overrides: Overrides = OVERRIDES, running: Running = RUNNI
 
 
 def _road(known: dict[str, Road], name: str) -> Road:
+    from neuromill.records import ConfigError
+
     if name not in known:
         raise ConfigError(f"no road {name!r}", where="demo", next_step=f"one of: {', '.join(known)}")
     return known[name]
