@@ -16,7 +16,6 @@ LATER = {TOKENS, FailureCode.TOO_SHORT, FailureCode.NO_USABLE_CHANNELS}
 # Codes of these cases come from rooms that see the folder, not the recording.
 ELSEWHERE = {
     "malformed/bids/bids_no_recording",
-    "malformed/bids/bids_name_mismatch",
     "malformed/bids/bids_checksums_wrong",
 }
 ROWS = [row for row in expected_outcomes() if row.modality in ("eeg", "ieeg") and row.path not in ELSEWHERE]
