@@ -40,6 +40,7 @@ DAMAGE = (
 ABSENT = ("does not exist", "not found", "No such file")
 SHORT = ("Incorrect number of samples", "not an even multiple of the trial size")
 FDT_SAMPLE_BYTES = 4
+MATLAB_73 = b"MATLAB 7.3"
 DUPLICATES = "Channel names are not unique, found duplicates for:"
 
 
@@ -218,10 +219,14 @@ def open_brainvision(recording: Recording, root: Path) -> OpenedRaw:
 
 
 def open_eeglab(recording: Recording, root: Path) -> OpenedRaw:
-    """Open an EEGLAB ``.set`` with its ``.fdt``."""
+    """Open an EEGLAB ``.set`` with its ``.fdt``, or with its samples inside; raises ``unsupported_format`` for 7.3."""
     import mne
 
     path, where = root / recording.path, recording.path
+    with path.open("rb") as file:
+        if file.read(len(MATLAB_73)) == MATLAB_73:
+            step = "save it again in EEGLAB with `pop_saveset` in version 6 or 7"
+            raise unsupported("EEGLAB file in MATLAB's version 7.3", where, step)
     opened = open_quietly(lambda: mne.io.read_raw_eeglab(path, verbose="warning"), where, path.parent)
     samples = opened.raw.filenames[0]
     promised = len(opened.raw.ch_names) * opened.raw.n_times * FDT_SAMPLE_BYTES
