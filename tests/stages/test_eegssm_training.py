@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import mne
 import numpy as np
 import pytest
 
@@ -14,76 +13,29 @@ from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import work_context
 from neuromill.stages.eegssm_training import open_coded
 from neuromill.stages.outcomes import Stage
-from neuromill.stages.pipeline import Pipeline
 from neuromill.stages.running import run_stage
 from neuromill.stages.selection import Selection
 from neuromill.stages.training import halves
 from neuromill.stages.workspace import Workspace
 from neuromill.store.reader import StoreReader
 from neuromill.tokenizers.files import save_pretrained
-from neuromill.tokenizers.tfdual_config import TfDualNetworkConfig, TfDualTokenizerConfig
 from neuromill.training.metrics import MetricsFile
 from support.stages import Listener, workspace_at
-from support.tfdual import eeg_like, random_tokenizer
-
-SFREQ, HOP, WINDOW = 50.0, 50, 6
-NAMES = ("C3", "C4", "CZ", "PZ")
-NETWORK = TfDualNetworkConfig(
-    patch_samples=HOP, window_patches=WINDOW, width=60, depth=1, heads=6, mlp_ratio=1, decoder_depth=1,
-    stem_stride=10, codebook_size=300, codebook_dim=8, max_channels=4, max_patches=WINDOW,
-)  # fmt: skip
-TOKENIZER = TfDualTokenizerConfig(sfreq=SFREQ, network=NETWORK, channels=NAMES, min_channels=1)
-TRAIN = {
-    "kind": "eegssm",
-    "model": {
-        "patch_size": HOP, "res_channels": 16, "skip_channels": 16, "out_channels": 16, "num_res_layers": 1,
-        "pos_kernel": [3, 3], "s4_lmax": 64,
-    },
-    "windows": {"window_patches": WINDOW},
-    "batch_size": 2, "accumulate_batches": 1, "max_steps": 3, "log_every_steps": 1, "accelerator": "cpu",
-    "cpu_threads": 1,
-}  # fmt: skip
+from support.tfdual import random_tokenizer
+from support.tiny_eeg import HOP, MODEL, TOKENIZER, WINDOW, pipeline_of, write_eeg
 
 
-def write_eeg(root: Path, subjects: tuple[str, ...], seconds: float = 30.0) -> Path:
-    """EEG of four channels as FIF in a BIDS tree; one window of C3 of the first subject is far too large."""
-    root.mkdir(parents=True)
-    (root / "dataset_description.json").write_text('{"Name": "tiny", "BIDSVersion": "1.9.0"}\n')
-    for number, subject in enumerate(subjects):
-        signal = eeg_like(1, len(NAMES), int(seconds * 100), seed=number, sfreq=100.0)[0].astype(np.float64)
-        if number == 0:
-            signal[0, 700:800] += 2e-3 * np.sin(np.linspace(0, 60, 100))
-        file = root / f"sub-{subject}" / "eeg" / f"sub-{subject}_task-rest_eeg.fif"
-        file.parent.mkdir(parents=True)
-        info = mne.create_info(list(NAMES), 100.0, "eeg")
-        mne.io.RawArray(signal, info, verbose="error").save(file, verbose="error")
-    return root
-
-
-def pipeline_of(tokenizer: Path, **train: object) -> Pipeline:
-    return Pipeline.model_validate(
-        {
-            "name": "tiny-eeg",
-            "prepare": {
-                "steps": [
-                    {"step": "pick", "picks": ["eeg"]},
-                    {"step": "resample", "sfreq": SFREQ},
-                    {"step": "reject", "threshold_volts": 4e-4, "window_seconds": WINDOW * HOP / SFREQ},
-                ]
-            },
-            "tokenizer": TOKENIZER.model_dump(),
-            "fit": {"kind": "tfdual"},
-            "pretrained": {"source": str(tokenizer)},
-            "train": TRAIN | train,
-        }
-    )
+def one_artefact(number: int, signal: np.ndarray) -> None:
+    """C3 of the first subject is far too large from 7 to 8 s."""
+    if number == 0:
+        signal[0, 700:800] += 2e-3 * np.sin(np.linspace(0, 60, 100))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("eeg")
     save_pretrained(random_tokenizer(TOKENIZER), folder / "tokenizer")
-    write_eeg(folder / "lab", ("01", "02", "03"))
+    write_eeg(folder / "lab", ("01", "02", "03"), one_artefact)
     return folder
 
 
@@ -142,6 +94,6 @@ def test_parity_rejects_whole_windows(workspace: Workspace, folder: Path) -> Non
 
 
 def test_a_patch_of_another_length_is_refused(workspace: Workspace, folder: Path) -> None:
-    pipeline = pipeline_of(folder / "tokenizer", model={**TRAIN["model"], "patch_size": 100})
+    pipeline = pipeline_of(folder / "tokenizer", model={**MODEL, "patch_size": 100})
     with pytest.raises(ConfigError, match=r"has 50 samples, a patch of the model 100.*train\.model\.patch_size to 50"):
         run_stage(workspace, pipeline, Selection(data=folder / "lab"), Stage.TRAIN)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App, CycloptsError, Parameter
 
 from neuromill import __version__
-from neuromill.cli import catalog, demo, look, shards, work
+from neuromill.cli import catalog, demo, look, probe, shards, work
 from neuromill.cli.output import plain
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ app = App(
 demo.register(app)
 catalog.register(app)
 work.register(app)
+probe.register(app)
 shards.register(app)
 look.register(app)
 
