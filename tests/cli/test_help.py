@@ -8,8 +8,8 @@ from support.command import neuromill
 
 VERBS = (
     "demo", "catalog refresh", "catalog list", "catalog show", "catalog query", "plan", "ingest", "prepare",
-    "tokenizer fit", "tokenizer show", "tokenize", "train", "embed", "import", "run", "shards ls", "shards inspect",
-    "shards verify", "status", "retry", "explain", "doctor",
+    "tokenizer fit", "tokenizer show", "tokenizer compare", "tokenize", "train", "embed", "import", "run",
+    "shards ls", "shards inspect", "shards verify", "status", "retry", "explain", "doctor",
 )  # fmt: skip
 HEAVY = {
     "torch", "prefect", "mne", "dask", "distributed", "pynwb", "zarr", "xarray", "pandas", "scipy", "duckdb",

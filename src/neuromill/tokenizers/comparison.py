@@ -100,8 +100,14 @@ def shape_of(rows: Rows, sfreq: float, band: Band) -> NDArray[np.float64]:
     """
     edge = round(EDGE_SECONDS * sfreq)
     exact = np.asarray(rows, np.float64)
-    padded = np.pad(exact, ((0, 0), (edge, edge)), mode="reflect", reflect_type="odd")
-    spectrum = np.fft.rfft(padded - padded.mean(axis=1, keepdims=True))
+    # The transform takes a row for one turn of a circle, on which drifts and mains would be jumps: every frequency.
+    line = np.linspace(-1.0, 1.0, exact.shape[1])
+    level = exact - exact.mean(axis=1, keepdims=True)
+    level -= np.outer(level @ line / (line @ line), line)
+    ramp = np.sin(np.linspace(0, np.pi / 2, edge, endpoint=False)) ** 2
+    padded = np.pad(level, ((0, 0), (edge, edge)), mode="reflect")
+    padded *= np.concatenate([ramp, np.ones(exact.shape[1]), ramp[::-1]])
+    spectrum = np.fft.rfft(padded)
     freqs = np.fft.rfftfreq(padded.shape[1], 1 / sfreq)
     limited = np.fft.irfft(spectrum * ((freqs >= band.low) & (freqs < band.high)), padded.shape[1])
     inner = limited[:, 2 * edge : -2 * edge]
