@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from neuromill.models.eegssm import EEGSSM
 from neuromill.models.files import from_pretrained
@@ -13,16 +14,26 @@ from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import work_context
 from neuromill.stages.eegssm_training import open_coded
 from neuromill.stages.outcomes import Stage
+from neuromill.stages.pipeline import Pipeline
+from neuromill.stages.probing import run_probe
+from neuromill.stages.report import Silent
 from neuromill.stages.running import run_stage
 from neuromill.stages.selection import Selection
 from neuromill.stages.training import halves
 from neuromill.stages.workspace import Workspace
 from neuromill.store.reader import StoreReader
 from neuromill.tokenizers.files import save_pretrained
+from neuromill.tokenizers.tfdual_config import CHANNELS_10_20
 from neuromill.training.metrics import MetricsFile
+from neuromill.training.probe_config import LabelConfig, ProbeConfig
+from support.eeg_roads import SMALL_TFDUAL
 from support.stages import Listener, workspace_at
-from support.tfdual import random_tokenizer
+from support.tfdual import random_tokenizer, table
 from support.tiny_eeg import HOP, MODEL, TOKENIZER, WINDOW, pipeline_of, write_eeg
+
+SUBJECTS_TASK = ProbeConfig(labels=LabelConfig(source="entity", column="subject"), window_seconds=6)
+TIMES_TASK = ProbeConfig(labels=LabelConfig(source="events"), window_seconds=2)
+EVENTS = "onset\tduration\ttrial_type\n1\t0\teven\n9\t0\todd\n13\t0\teven\n19\t0\todd\n"
 
 
 def one_artefact(number: int, signal: np.ndarray) -> None:
@@ -35,7 +46,7 @@ def one_artefact(number: int, signal: np.ndarray) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("eeg")
     save_pretrained(random_tokenizer(TOKENIZER), folder / "tokenizer")
-    write_eeg(folder / "lab", ("01", "02", "03"), one_artefact)
+    write_eeg(folder / "lab", ("01", "02", "03"), one_artefact, events=EVENTS)
     return folder
 
 
@@ -97,3 +108,80 @@ def test_a_patch_of_another_length_is_refused(workspace: Workspace, folder: Path
     pipeline = pipeline_of(folder / "tokenizer", model={**MODEL, "patch_size": 100})
     with pytest.raises(ConfigError, match=r"has 50 samples, a patch of the model 100.*train\.model\.patch_size to 50"):
         run_stage(workspace, pipeline, Selection(data=folder / "lab"), Stage.TRAIN)
+
+
+def write_card(home: Path, folder: Path) -> None:
+    """The folder as a dataset whose third subject is held out."""
+    card = {
+        "id": "own-eeg", "title": "own", "archive": "local", "version": "1", "folder": str(folder), "modality": "eeg",
+        "device": "made up", "licence": "CC0-1.0", "citation": "", "recordings": {"layout": "bids"},
+        "splits": {"validation": {"subject": ["03"]}},
+    }  # fmt: skip
+    (home / "catalogs").mkdir(parents=True, exist_ok=True)
+    (home / "catalogs" / "own.yaml").write_text(yaml.safe_dump(card))
+
+
+def test_a_held_out_subject_is_validated_on_and_probed(folder: Path, tmp_path: Path) -> None:
+    write_card(tmp_path, folder / "lab")
+    pipeline = pipeline_of(folder / "tokenizer").model_copy(update={"datasets": ("own-eeg",)})
+    with workspace_at(tmp_path) as workspace:
+        for stage in (Stage.INGEST, Stage.PREPARE, Stage.TOKENIZE):
+            assert run_stage(workspace, pipeline, Selection(), stage).done == 3
+        with pytest.raises(ConfigError, match="no model is trained"):
+            run_probe(workspace, pipeline, Selection(), SUBJECTS_TASK, Silent())
+        result = run_stage(workspace, pipeline, Selection(), Stage.TRAIN)
+        assert "held out" in result.note
+        assert result.note.count("(commonest ") == 2
+        assert {"accuracy", "frequencies_accuracy"} <= workspace.ledger.runs("train")[-1].facts.keys()
+        rows = MetricsFile(workspace.run_folder(result.identity) / "metrics.jsonl").rows()
+        assert [row["kind"] for row in rows] == ["baseline", "train", "train", "train", "validation"]
+        assert rows[0]["positions"] == rows[-1]["positions"] > 0
+        probed = run_probe(workspace, pipeline, Selection(), TIMES_TASK, Silent())
+        assert (probed.split, probed.n_folds, probed.tested) == ("card", 1, 4)
+        assert probed.notes == ()
+        with pytest.raises(ConfigError, match="03: only tested subjects have it"):
+            run_probe(workspace, pipeline, Selection(), SUBJECTS_TASK, Silent())
+
+
+# Real EEG
+
+
+@pytest.mark.data
+def test_real_eeg_starts_at_chance_and_every_code_stands_for_its_patch(data: Path, tmp_path: Path) -> None:
+    """19 channels at 200 Hz, patches of 1 s, two codebooks of 4,096: 2 ln 4096 = 16.6 nats."""
+    tokenizer = random_tokenizer(SMALL_TFDUAL)
+    save_pretrained(tokenizer, tmp_path / "tokenizer")
+    steps = [
+        {"step": "pick_montage", "montage": "10-20-19"}, {"step": "resample", "sfreq": 200},
+        {"step": "filter", "l_freq": 0.3, "h_freq": 75}, {"step": "crop", "multiple_of_seconds": 30},
+        {"step": "reject", "threshold_volts": 1e-4, "window_seconds": 30},
+    ]  # fmt: skip
+    small = {"res_channels": 16, "skip_channels": 16, "out_channels": 16, "num_res_layers": 2}
+    train = {"kind": "eegssm", "model": small, "batch_size": 2, "accumulate_batches": 2, "max_steps": 2}
+    pipeline = Pipeline.model_validate(
+        {
+            "name": "real", "prepare": {"steps": steps}, "tokenizer": SMALL_TFDUAL.model_dump(),
+            "fit": {"kind": "tfdual"}, "pretrained": {"source": str(tmp_path / "tokenizer")},
+            "train": train | {"accelerator": "cpu", "cpu_threads": 1, "log_every_steps": 1},
+        }
+    )  # fmt: skip
+    selection = Selection(data=data / "bids" / "eeg-arithmetic")
+    with workspace_at(tmp_path / "home") as workspace:
+        for stage in (Stage.INGEST, Stage.PREPARE, Stage.TOKENIZE):
+            assert run_stage(workspace, pipeline, selection, stage).failed == 0
+        result = run_stage(workspace, pipeline, selection, Stage.TRAIN)
+        first = MetricsFile(workspace.run_folder(result.identity) / "metrics.jsonl").rows()[0]
+        assert first["loss"] == pytest.approx(2 * np.log(4096), abs=0.8)
+        chosen = choose(workspace, pipeline, selection)
+        context = work_context(workspace, pipeline, chosen, Stage.TRAIN)
+        source = open_coded(workspace, context, halves(workspace, chosen, context).train)
+    # What the loader hands out, through the tokenizer again: the very codes.
+    usable = source.usable(0, 30, 60)
+    x, codes = np.empty((19, 6000), np.float32), np.empty((19, 30, 2), np.int32)
+    source.read_signal(0, 30, 60, x)
+    source.read_codes(0, 30, 60, codes)
+    assert usable.any()
+    assert np.abs(x.reshape(19, 30, 200)[usable]).max() < 1  # below 100 uV, or it were rejected
+    again = tokenizer.encode_segments(x[None] * np.float32(1e-4), table(CHANNELS_10_20), 32).codes[0]
+    share = (again.transpose(2, 0, 1) == codes).mean()
+    assert share > 0.999  # scaling there and back rounds the last bit

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from neuromill.training.store_tokens import StoreTokens
 
 MODEL = "model"
+HELD_OUT_SCORES = ("r2", "accuracy")  # kept in the ledger, each beside that of the baselines
 # Where launchers (torchrun, Fabric's own, Slurm) tell a process its rank, the most telling first: a process that Fabric
 # started within a Slurm task has the task's SLURM_PROCID and a LOCAL_RANK of its own.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
@@ -232,8 +233,9 @@ def _noted(workspace: Workspace, folder: Path, report: Report) -> Iterator[dict[
 def _facts(result: TrainResult[Any]) -> dict[str, Any]:
     kept = ("steps", "first_loss", "last_loss", "device", "precision", "world_size")
     facts = {name: getattr(result, name) for name in kept}
-    r2 = {"r2": getattr(result.validation, "r2", None)} | {f"{row['name']}_r2": row["r2"] for row in result.baselines}
-    return facts | {name: value for name, value in r2.items() if value is not None}
+    scores = {name: getattr(result.validation, name, None) for name in HELD_OUT_SCORES}
+    beside = {f"{row['name']}_{name}": row.get(name) for row in result.baselines for name in HELD_OUT_SCORES}
+    return facts | {name: value for name, value in (scores | beside).items() if value is not None}
 
 
 def _teller(report: Report) -> Callable[[Progress], None]:
