@@ -212,7 +212,8 @@ def test_biocodec_on_real_eeg_beside_tfdual(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.data
 def test_tfdual_on_real_meg_beside_biocodec(data: Path, tmp_path: Path) -> None:
-    joint = TfDualTokenizerConfig(channels=(), group_channels=8, input={"scaling": "robust"}, network=SMALL)
+    wide = SMALL.model_copy(update={"max_channels": 51})
+    joint = TfDualTokenizerConfig(channels=(), group_channels=51, input={"scaling": "robust"}, network=wide)
     save_pretrained(random_tokenizer(joint), tmp_path / "tfdual")  # at 200 Hz
     save_tiny_tokenizer(tmp_path / "biocodec")
     steps = [{"step": "pick", "picks": ["mag"]}, *tiny_pipeline().model_dump(mode="json")["prepare"]["steps"][1:]]

@@ -53,6 +53,7 @@ def test_it_is_walked_to_tokens_and_shows_what_came_out(tmp_path: Path) -> None:
     compared = facts["comparison"]["tokenizers"]
     assert [one["kind"] for one in compared] == ["tfdual", "mu_law", "quantile"]
     assert facts["comparison"]["split"] == "validation"
+    assert facts["comparison"]["n_left_out"] > 0  # channels of windows that preparation rejected
     assert not any(one["fitted_on_these_recordings"] for one in compared)
     assert {key: value for key, value in again.measured.facts.items() if key != "comparison"} == {
         key: value for key, value in facts.items() if key != "comparison"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -75,26 +76,30 @@ def compare_tokenizers(
         Nothing is prepared, no recording is as long as a window, the tokenizers refuse every recording, a tokenizer
         cannot be found, or the rates share no band.
     """
-    from neuromill.tokenizers.comparison import common_band
-
     if n_windows < 1 or not pipelines:
         raise ConfigError("there is nothing to compare", where="tokenizer compare", next_step="--n-windows 16")
     chosen = choose(workspace, pipelines[0], selection)
-    sources = _sources(workspace, pipelines[0], chosen)
-    sfreq = sources[0].sfreq
-    contenders = find_contenders(workspace, pipelines, selection, others, sfreq)
-    length = window_seconds([one.tokenizer for one in contenders], seconds)
-    sources, split, refused = _held_out(chosen, sources, contenders, length)
-    edges = sources[0].reader.recordings[0].attributes
-    rates = [sfreq, *(one.tokenizer.sfreq for one in contenders)]
-    band = common_band(rates, edges.get("highpass"), edges.get("lowpass"))
-    plan = spread_windows([source.n_times for source in sources], round(length * sfreq), n_windows)
-    rows = pipelines[0].tokenize.rows_per_forward
-    benches = [Bench(one, sfreq, rows) for one in contenders]
-    judging = Judging(benches, sfreq, band)
-    for batch in _batches(sources, plan, round(length * sfreq)):
-        judging.see(batch)
+    with ExitStack() as stack:
+        sources = _sources(workspace, pipelines[0], chosen, stack)
+        contenders = find_contenders(workspace, pipelines, selection, others, sources[0].sfreq)
+        length = window_seconds([one.tokenizer for one in contenders], seconds)
+        sources, split, refused = _held_out(chosen, sources, contenders, length)
+        window = round(length * sources[0].sfreq)
+        plan = spread_windows([source.n_times for source in sources], window, n_windows)
+        judging = _judging(contenders, sources[0], pipelines[0].tokenize.rows_per_forward)
+        for batch in _batches(sources, plan, window):
+            judging.see(batch)
     return _result(pipelines[0], judging, sources, split, refused, length, plan)
+
+
+def _judging(contenders: Sequence[Contender], source: _Source, rows_per_forward: int) -> Judging:
+    from neuromill.tokenizers.comparison import common_band
+
+    edges = source.reader.recording(source.name).attributes
+    rates = [source.sfreq, *(one.tokenizer.sfreq for one in contenders)]
+    band = common_band(rates, edges.get("highpass"), edges.get("lowpass"))
+    benches = [Bench(one, source.sfreq, rows_per_forward) for one in contenders]
+    return Judging(benches, source.sfreq, band)
 
 
 def window_seconds(tokenizers: Sequence[Tokenizer], wanted: float | None = None) -> float:
@@ -185,8 +190,8 @@ class _Source:
         return np.asarray(usable & (reasons == KEPT).all(axis=0))
 
 
-def _sources(workspace: Workspace, pipeline: Pipeline, chosen: Chosen) -> list[_Source]:
-    """Prepared recordings of one rate."""
+def _sources(workspace: Workspace, pipeline: Pipeline, chosen: Chosen, stack: ExitStack) -> list[_Source]:
+    """Open prepared recordings of one rate; the stack closes them."""
     from neuromill.store.reader import StoreReader
 
     identity = prepare_identity(pipeline)
@@ -198,7 +203,7 @@ def _sources(workspace: Workspace, pipeline: Pipeline, chosen: Chosen) -> list[_
     sources = []
     for recording in recordings:
         store = workspace.store(recording.id.dataset_version, Stage.PREPARE, identity)
-        reader = StoreReader.of_groups(store, (recording.id.name,))
+        reader = stack.enter_context(StoreReader.of_groups(store, (recording.id.name,)))
         sources.append(_Source(recording, reader, channel_table(reader, recording.id.name)))
     rates = sorted({source.sfreq for source in sources})
     if len(rates) > 1:

@@ -191,16 +191,18 @@ def score_rows(target: Rows, output: Rows, sfreq: float, bands: Sequence[Band]) 
 
     The error is that of the output times the factor that fits it best to the target, as in SI-SDR.
     """
-    a, b = torch.from_numpy(np.asarray(target, np.float64)), torch.from_numpy(np.asarray(output, np.float64))
+    original, given = (np.asarray(rows, dtype=np.float64) for rows in (target, output))
+    a, b = torch.from_numpy(original), torch.from_numpy(given)
     r = correlation(b, a).numpy()
-    fitted = np.asarray(output, np.float64) * np.clip(r, 0.0, None)[:, None]  # both have deviation 1
-    freqs = np.fft.rfftfreq(target.shape[1], 1 / sfreq)
+    fitted: NDArray[np.float64] = given * np.clip(r, 0.0, None)[:, None]  # both have deviation 1
+    difference: NDArray[np.float64] = fitted - original
+    freqs = np.fft.rfftfreq(original.shape[1], 1 / sfreq).astype(np.float64)
     return RowScores(
         correlation=np.asarray(r, np.float64),
         si_sdr_db=np.asarray(si_sdr_db(b, a).numpy(), np.float64),
-        original=_band_power(np.asarray(target, np.float64), freqs, bands),
+        original=_band_power(original, freqs, bands),
         reconstructed=_band_power(fitted, freqs, bands),
-        difference=_band_power(fitted - target, freqs, bands),
+        difference=_band_power(difference, freqs, bands),
     )
 
 
