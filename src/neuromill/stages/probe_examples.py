@@ -131,6 +131,8 @@ def find_examples(
         for start, label in _windows(reader, recording, labels.get(recording.id, ""), task, patch_size, counter):
             if not label or (task.labels.classes and label not in task.labels.classes):
                 counter["without a label of the task"] += 1
+            elif not usable_patches(reader, recording.id.name, start, task, patch_size).any():
+                counter["rejected in every channel"] += 1
             else:
                 found.append((recording, start, label))
     occur = {label for _, _, label in found}
@@ -165,6 +167,21 @@ def _windows(
             yield start, str(description)
         else:
             counter["not wholly inside the recording"] += 1
+
+
+def usable_patches(reader: StoreReader, name: str, start: int, task: ProbeConfig, patch_size: int) -> NDArray[np.bool_]:
+    """Whether the patches of a window are fit for use: the channel is good and not rejected; bool [channel, patch]."""
+    from neuromill.training.store_coded_signals import kept_patches
+
+    about = reader.recording(name)
+    length = window_samples(task, about.sfreq, patch_size)
+    good = np.array([one not in about.attributes["bads"] for one in about.attributes["channel_names"]])
+    usable = np.repeat(good[:, None], length // patch_size, axis=1)
+    if "rejected" in about.arrays:
+        window = int(about.arrays["rejected"].spec.attributes["window_samples"])
+        starts = np.arange(start, start + length, patch_size)
+        usable &= kept_patches(reader.read(name, "rejected") == 0, window, starts, patch_size).T
+    return usable
 
 
 def window_samples(task: ProbeConfig, sfreq: float, patch_size: int) -> int:

@@ -15,7 +15,7 @@ from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import done_recordings, require_whole, work_context
 from neuromill.stages.identities import prepare_identity
 from neuromill.stages.outcomes import Stage
-from neuromill.stages.probe_examples import Examples, find_examples, window_samples
+from neuromill.stages.probe_examples import Examples, find_examples, usable_patches, window_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -205,20 +205,13 @@ class Signals:
 
         What is bad, rejected or not finite is silence.
         """
-        from neuromill.training.store_coded_signals import kept_patches
-
         reader, name = self._place(row)
         about, start = reader.recording(name), self.rows[row].start
         _, length = self.shape(row)
         _require_volts(about.attributes, name)
         signal = reader.read_physical(name, start, start + length).T / np.float32(self.task.unit_volts)
         patches = signal.reshape(len(signal), -1, self.patch)
-        good = np.array([one not in about.attributes["bads"] for one in about.attributes["channel_names"]])
-        usable = np.isfinite(patches).all(axis=-1) & good[:, None]
-        if "rejected" in about.arrays:
-            window = int(about.arrays["rejected"].spec.attributes["window_samples"])
-            starts = np.arange(start, start + length, self.patch)
-            usable &= kept_patches(reader.read(name, "rejected") == 0, window, starts, self.patch).T
+        usable = usable_patches(reader, name, start, self.task, self.patch) & np.isfinite(patches).all(axis=-1)
         return np.where(usable[..., None], patches, 0).astype(np.float32).reshape(signal.shape), usable
 
     def batches(self, rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
