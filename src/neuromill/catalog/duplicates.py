@@ -168,8 +168,15 @@ def find_duplicates(recordings: Iterable[Recording], table: DuplicateTable) -> t
 def drop_duplicates(
     recordings: Sequence[Recording], table: DuplicateTable
 ) -> tuple[tuple[Recording, ...], tuple[Duplicate, ...]]:
-    """Return the recordings that count, in the order given, and why the others do not."""
-    found = find_duplicates(recordings, table)
+    """Leave out what another dataset has, too: the recordings that count, in the order given, and why others do not.
+
+    Within one dataset every recording counts, whatever its bytes.
+    """
+    found = tuple(
+        duplicate
+        for duplicate in find_duplicates(recordings, table)
+        if all(kept.dataset != duplicate.dropped.dataset for kept in duplicate.kept)
+    )
     gone = {duplicate.dropped for duplicate in found}
     return tuple(r for r in recordings if r.id not in gone), found
 

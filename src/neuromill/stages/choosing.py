@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from neuromill.records import ConfigError
@@ -68,12 +68,21 @@ class Chosen:
             self._require_disjoint_sessions(self.table)
 
     def _require_disjoint_sessions(self, table: DuplicateTable) -> None:
-        """Refuse one session, published twice, in training and held out at once."""
+        """Refuse one session, published twice, in training and held out at once.
+
+        Blocks of time hold a part of every recording out, so no other dataset may train on any of their sessions.
+        """
         from neuromill.catalog.duplicates import require_disjoint
 
         training = [recording for recording in self.selected if self.split_of(recording) == "train"]
         held_out = [recording for recording in self.selected if self.split_of(recording) != "train"]
         require_disjoint(training, held_out, table)
+        for dataset in self.datasets:
+            if dataset.card.splits.time_blocks is not None:
+                version = dataset.card.dataset_version
+                mine = [recording for recording in training if recording.id.dataset_version == version]
+                others = [recording for recording in training if recording.id.dataset_version != version]
+                require_disjoint(others, mine, table)
 
 
 def choose(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> Chosen:
@@ -86,6 +95,7 @@ def choose(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> Ch
     ConfigError
         A condition is no SQL expression over the index, or nothing is left.
     """
+    from neuromill.catalog.duplicates import drop_duplicates
     from neuromill.catalog.index import table_recordings
 
     datasets = workspace.datasets(pipeline, selection)
@@ -102,21 +112,14 @@ def choose(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> Ch
     if not any(dataset.card.modality == "spikes" for dataset in datasets):
         return Chosen(datasets, share_of(recordings, selection.part), share_of(recordings, None))
     table = workspace.duplicates()
-    once, duplicates = _once(recordings, table)
+    once, duplicates = drop_duplicates(_read_as_cards_say(recordings, datasets), table)
     return Chosen(datasets, share_of(once, selection.part), share_of(once, None), duplicates, table)
 
 
-def _once(recordings: list[Recording], table: DuplicateTable) -> tuple[list[Recording], tuple[Duplicate, ...]]:
-    """Leave out what another dataset has, too; within one dataset every recording counts, whatever its bytes."""
-    from neuromill.catalog.duplicates import find_duplicates
-
-    across = tuple(
-        duplicate
-        for duplicate in find_duplicates(recordings, table)
-        if all(kept.dataset != duplicate.dropped.dataset for kept in duplicate.kept)
-    )
-    gone = {duplicate.dropped for duplicate in across}
-    return [recording for recording in recordings if recording.id not in gone], across
+def _read_as_cards_say(recordings: list[Recording], datasets: tuple[Dataset, ...]) -> list[Recording]:
+    """Take the layout from the card as it is now: the index holds that of the day it was written."""
+    layouts = {d.card.dataset_version: d.card.spikes.digest if d.card.spikes else "" for d in datasets}
+    return [replace(recording, layout=layouts[recording.id.dataset_version]) for recording in recordings]
 
 
 def _matching(tables: list[object], clauses: list[str]) -> set[RecordingId] | None:
