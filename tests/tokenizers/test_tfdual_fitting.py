@@ -81,6 +81,22 @@ def test_missing_channels_change_nothing_but_themselves():
         fit_tfdual(TINY, FIT, lambda step: torch.full_like(batches(step), torch.nan))
 
 
+def test_silence_can_be_kept_out_of_the_contrastive_loss(undisturbed):
+    def holed(step):
+        windows = batches(step).clone()
+        windows[:, 2, 7] = torch.nan
+        return windows
+
+    fit = FIT.model_copy(update={"steps": 1})
+    one, other = (fit_tfdual(TINY, fit, holed, contrast_silence=silence).losses[0] for silence in (True, False))
+    assert one.contrastive != other.contrastive
+    assert (one.time, one.amplitude, one.phase, one.commitment) == (
+        other.time, other.amplitude, other.phase, other.commitment,
+    )  # fmt: skip
+    whole = fit_tfdual(TINY, FIT, batches, contrast_silence=False)
+    assert whole.tokenizer.digest == undisturbed.tokenizer.digest
+
+
 @pytest.mark.parametrize(
     "change",
     [

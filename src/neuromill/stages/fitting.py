@@ -13,7 +13,7 @@ from neuromill.records import ConfigError, NeuroMillError, RecordingError
 from neuromill.stages.channels import channel_table, good_channels
 from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import done_recordings, require_whole, training_recordings
-from neuromill.stages.identities import fit_identity, prepare_identity, vocabulary_identity
+from neuromill.stages.identities import fit_identity, prepare_identity, rejects, vocabulary_identity
 from neuromill.stages.outcomes import Stage, StageResult
 from neuromill.stages.sections import rvq_tokenizer
 from neuromill.tokenizers.fixed_config import MuLawConfig, QuantileConfig
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from neuromill.tokenizers.fitting import FitReport
     from neuromill.tokenizers.gate import GateProblem
     from neuromill.tokenizers.montage import Group
+    from neuromill.tokenizers.rejection import Rejection
     from neuromill.tokenizers.tfdual_fitting import TfDualFitReport
     from neuromill.tokenizers.windows import JointPick, JointPlan, WindowPick, WindowPlan
 
@@ -156,7 +157,7 @@ def _learning(pipeline: Pipeline) -> Callable[..., FitReport | TfDualFitReport]:
         from neuromill.tokenizers.tfdual_fitting import fit_tfdual
 
         if isinstance(pipeline.fit, TfDualFitConfig):
-            return partial(fit_tfdual, pipeline.tokenizer, pipeline.fit)
+            return partial(fit_tfdual, pipeline.tokenizer, pipeline.fit, contrast_silence=not rejects(pipeline))
     elif not isinstance(pipeline.fit, TfDualFitConfig):
         from neuromill.tokenizers.fitting import fit
 
@@ -175,10 +176,13 @@ def _gate_windows(
     prepared = done_recordings(workspace, chosen, Stage.PREPARE, prepare_identity(pipeline))
     held_out = [recording for recording in prepared if chosen.split_of(recording) == "validation"]
     groups = [opened.recordings[0] for opened in _open(workspace, pipeline, held_out)]
-    enough = any(group.n_rows >= _window_samples(pipeline) for group in groups)
     seed = pipeline.fit.seed + GATE_SEED_OFFSET
     rows = 1 if isinstance(pipeline.tokenizer, TfDualTokenizerConfig) else GATE_ROWS
-    return Windows.over(workspace, pipeline, held_out if enough else training, rows, seed), enough
+    if any(group.n_rows >= _window_samples(pipeline) for group in groups):
+        windows = Windows.over(workspace, pipeline, held_out, rows, seed)
+        if not windows.plan.is_empty:
+            return windows, True
+    return Windows.over(workspace, pipeline, training, rows, seed), False
 
 
 def _window_samples(pipeline: Pipeline) -> int:
@@ -261,7 +265,11 @@ class Windows:
 
         ``rows`` per batch are channels, or whole windows where the tokenizer sees the channels of a window jointly.
         """
-        readers = _open(workspace, pipeline, recordings)
+        return cls.of(pipeline, _open(workspace, pipeline, recordings), rows, seed)
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, readers: tuple[StoreReader, ...], rows: int, seed: int) -> Windows:
+        """See ``over``; each reader has one prepared group."""
         groups = [reader.recordings[0] for reader in readers]
         _check_rate(pipeline, groups)
         return cls(readers, tuple(group.name for group in groups), _plan(pipeline, readers, rows, seed))
@@ -279,10 +287,13 @@ class Windows:
         return torch.from_numpy(np.ascontiguousarray(np.concatenate(blocks), dtype=np.float32))
 
     def _joint(self, pick: JointPick) -> NDArray[np.float32]:
-        """One window, float32 [position, time], NaN where a position has no good channel."""
+        """One window, float32 [position, time], NaN where a position has no good channel, and where it is rejected."""
         import numpy as np
 
         signal = self._read(pick)
+        rejection = self.plan.rejections[pick.recording]
+        if rejection is not None:
+            signal = np.where(rejection.samples(pick.start, len(signal)), np.float32(np.nan), signal)
         window = np.full((len(pick.group), len(signal)), np.nan, np.float32)
         at = [position for position, channel in enumerate(pick.group) if channel >= 0]
         window[at] = signal[:, [pick.group[position] for position in at]].T
@@ -297,12 +308,24 @@ def _plan(pipeline: Pipeline, readers: Sequence[StoreReader], rows: int, seed: i
     from neuromill.tokenizers.windows import JointPlan, WindowPlan
 
     n_times = tuple(reader.recordings[0].n_rows for reader in readers)
-    length = _window_samples(pipeline)
+    length, rejections = _window_samples(pipeline), tuple(_rejection(reader) for reader in readers)
     if isinstance(pipeline.tokenizer, TfDualTokenizerConfig):
         groups = _groups(pipeline.tokenizer, readers)
-        return JointPlan(n_times=n_times, groups=groups, window_samples=length, windows=rows, seed=seed)
+        return JointPlan(n_times, groups, window_samples=length, windows=rows, seed=seed, rejections=rejections)
     good = tuple(good_channels(channel_table(reader, reader.recordings[0].name)) for reader in readers)
-    return WindowPlan(n_times=n_times, channels=good, window_samples=length, rows=rows, seed=seed)
+    return WindowPlan(n_times, good, window_samples=length, rows=rows, seed=seed, rejections=rejections)
+
+
+def _rejection(reader: StoreReader) -> Rejection | None:
+    """What preparation rejected of the recording; None where nothing is."""
+    from neuromill.tokenizers.rejection import Rejection
+
+    signal = reader.recordings[0]
+    found = signal.arrays.get("rejected")
+    if found is None:
+        return None
+    rejected = reader.read(signal.name, "rejected") != 0
+    return Rejection(rejected, int(found.spec.attributes["window_samples"])) if rejected.any() else None
 
 
 def _groups(config: TfDualTokenizerConfig, readers: Sequence[StoreReader]) -> tuple[tuple[Group, ...], ...]:

@@ -24,6 +24,7 @@ READER_CODE = "1"
 TOKENIZER_CODE = "1"
 TRAINING_CODE = "1"
 SPIKE_CODE = "1"
+REJECTION_CODE = "1"
 RAW_IDENTITY = "raw"
 
 
@@ -49,7 +50,14 @@ def fit_identity(pipeline: Pipeline, training: Sequence[Recording]) -> str:
         return identity("fit", config={"pretrained": pipeline.pretrained.non_defaults()}, code_versions=_tokenizer())
     config = {name: settings_of(getattr(pipeline, name)) for name in ("tokenizer", "fit", "gate")}
     inputs = [prepare_identity(pipeline), *_inputs(training)]
-    return identity("fit", config=config, code_versions=_tokenizer(), inputs=inputs)
+    # Fits used to draw rejected windows as well; the others keep their names.
+    versions = _tokenizer() | ({"rejection": REJECTION_CODE} if rejects(pipeline) else {})
+    return identity("fit", config=config, code_versions=versions, inputs=inputs)
+
+
+def rejects(pipeline: Pipeline) -> bool:
+    """Whether preparation marks windows that a fit must not learn from."""
+    return any(getattr(step, "step", "") == "reject" for step in pipeline.prepare.steps)
 
 
 def vocabulary_identity(tokenizer: Ndt3TokenizerConfig) -> str:

@@ -131,6 +131,7 @@ def fit_tfdual(
     data_identity: str = "",
     device: torch.device | str = "cpu",
     progress: Callable[[TfDualStep], None] | None = None,
+    contrast_silence: bool = True,
 ) -> TfDualFitReport:
     """Fit a tokenizer on windows of the train split.
 
@@ -152,13 +153,16 @@ def fit_tfdual(
         Where to fit.
     progress
         Called after every step; ``str`` of what it gets tells loss and codebook health.
+    contrast_silence
+        Whether features at channels that are not there count in the contrastive loss. Without, two halves are not
+        alike because the same channels are missing in both.
 
     Raises
     ------
     ConfigError
         If the checkpoint belongs to another fit, the loss stops being a number, or a batch has no channel at all.
     """
-    run = _Run(tokenizer, config, data_identity, torch.device(device))
+    run = _Run(tokenizer, config, data_identity, torch.device(device), contrast_silence=contrast_silence)
     drive(
         run,
         batches,
@@ -177,9 +181,16 @@ class _Run:
     """State of a fit in progress: weights, optimiser, generator, curve, counts of the log window."""
 
     def __init__(
-        self, tokenizer: TfDualTokenizerConfig, config: TfDualFitConfig, data_identity: str, device: torch.device
+        self,
+        tokenizer: TfDualTokenizerConfig,
+        config: TfDualFitConfig,
+        data_identity: str,
+        device: torch.device,
+        *,
+        contrast_silence: bool,
     ) -> None:
         self.tokenizer, self.config, self.device = tokenizer, config, device
+        self.contrast_silence = contrast_silence
         self.identity = identity(
             "tokenizer-fit",
             config={
@@ -245,6 +256,8 @@ class _Run:
                 self.network.start(scaled.x, learning, kmeans=config.kmeans_init, valid=valid)
             result = self.network(scaled.x, learning, valid)
             halves = self.network.features(split_halves(scaled.x)) if config.losses.contrastive_weight else None
+        if halves is not None and valid is not None and not self.contrast_silence:
+            halves = halves * valid.repeat(2, 1)[..., None, None]
         chosen = result.codes.transpose(1, 2)[scaled.valid].cpu().numpy()
         self.counts += Usage.of(chosen, self.tokenizer.codebook_size).counts
         return tfdual_losses(result, scaled.x, halves, self.tokenizer, config.losses, valid)
