@@ -15,7 +15,6 @@ from neuromill.signals.binning import (
     count_session,
     count_spikes,
     grid_over,
-    rebin,
     rebin_session,
     segments,
 )
@@ -182,7 +181,7 @@ def test_intervals_that_make_no_recording(intervals: list[list[float]], code: Fa
 def test_counts_as_wide_as_bins_are_taken_as_they_are(edge: str, offset: float) -> None:
     counts = np.random.default_rng(0).poisson(2.0, (50, 7)).astype(np.int32)
     trembling = np.arange(50) * 0.02 + offset + np.random.default_rng(1).uniform(-0.004, 0.004, 50)
-    np.testing.assert_array_equal(rebin(trembling, counts, 0.02, edge, SECOND), counts)
+    np.testing.assert_array_equal(rebin_session(trembling, counts, 0.02, edge, SECOND).counts, counts)
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.sampled_from(["start", "end"]), st.integers(0, 10**6))
@@ -207,21 +206,22 @@ def test_rows_outside_and_missing_rows() -> None:
 
 def test_long_rasters_are_summed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.random.default_rng(0).integers(0, 3, (1000, 3))
-    whole = rebin(np.arange(1000) / 1000, rows, 0.001, "start", SECOND)
+    stamps = np.arange(1000) / 1000
+    whole = rebin_session(stamps, rows, 0.001, "start", SECOND).counts
     monkeypatch.setattr("neuromill.signals.binning.REBIN_BYTES", 8 * 3 * 33)  # 33 rows: bins would be parted
-    np.testing.assert_array_equal(rebin(np.arange(1000) / 1000, rows, 0.001, "start", SECOND), whole)
+    np.testing.assert_array_equal(rebin_session(stamps, rows, 0.001, "start", SECOND).counts, whole)
 
 
 @pytest.mark.parametrize("width", [0.03, 0.015, 0.04, 0.0, -0.02, np.nan])
 def test_rows_that_fit_no_bin_are_refused(width: float) -> None:
     with pytest.raises(RecordingError) as error:
-        rebin(np.array([0.0]), np.ones((1, 1), np.int64), width, "start", SECOND)
+        rebin_session(np.array([0.0]), np.ones((1, 1), np.int64), width, "start", SECOND)
     assert error.value.code is FailureCode.UNSUPPORTED_FORMAT
 
 
 def test_negative_counts_are_refused() -> None:
     with pytest.raises(RecordingError, match="negative"):
-        rebin(np.array([0.0, 0.02]), np.array([[1], [-1]]), 0.02, "start", SECOND)
+        rebin_session(np.array([0.0, 0.02]), np.array([[1], [-1]]), 0.02, "start", SECOND)
 
 
 @pytest.mark.parametrize(

@@ -234,13 +234,6 @@ def count_session(times: Iterable[NDArray[np.float64]], n_units: int, grid: BinG
     return SessionCounts(counts, *lost)
 
 
-def rebin(
-    stamps: NDArray[np.float64], counts: NDArray[np.integer], width_seconds: float, bin_edge: str, grid: BinGrid
-) -> NDArray[np.uint8]:
-    """Lay counts that a file holds into bins: ``rebin_session`` without what was lost."""
-    return rebin_session(stamps, counts, width_seconds, bin_edge, grid).counts
-
-
 def rebin_session(
     stamps: NDArray[np.float64], counts: NDArray[np.integer], width_seconds: float, bin_edge: str, grid: BinGrid
 ) -> SessionCounts:
