@@ -78,6 +78,26 @@ def test_a_wrong_card_names_file_and_key(tmp_path: Path, change: dict, key: str)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"archive": "zenodo"}, "no part of a file is read from zenodo"),
+        ({"archive": "dandi", "spikes": {"format": "flint"}}, "flint is read whole"),
+        ({"archive": "local", "folder": "/data", "spikes": {"format": "odoherty"}}, "odoherty is read whole"),
+        ({"archive": "dandi"}, ""),
+        ({"archive": "dandi", "spikes": {}}, ""),
+        ({"archive": "local", "folder": "/data", "spikes": {"format": "nwb"}}, ""),
+    ],
+)
+def test_only_nwb_of_an_archive_that_serves_parts_is_streamed(tmp_path: Path, change: dict, words: str) -> None:
+    path = write(tmp_path, yaml.safe_dump(MINIMAL | SPIKES | {"fetch": "stream"} | change))
+    if not words:
+        assert load_card(path).fetch == "stream"
+        return
+    with pytest.raises(ConfigError, match=f"`fetch: stream` goes with .*{words}; take it out"):
+        load_card(path)
+
+
 @pytest.mark.parametrize("key", sorted(MINIMAL))
 def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
     path = write(tmp_path, yaml.safe_dump({k: v for k, v in MINIMAL.items() if k != key}))

@@ -249,13 +249,24 @@ class TestStream:
                 np.testing.assert_array_equal(one.read(name, array), other.read(name, array), err_msg=array)
         assert_true(counts_of(zarr), SEEDS)
 
-    def test_what_cannot_be_read_in_part_is_coded(self, archive, tmp_path: Path) -> None:
-        write_card(tmp_path / "home", fetch="stream", spikes={"format": "flint"})
-        with asking(archive, tmp_path / "home") as workspace:
-            assert run_stage(workspace, pipeline_of(), EVERYTHING, Stage.INGEST).failed == 2
-            rows = workspace.ledger.rows(states=[WorkState.FAILED])
-        assert {row.code for row in rows} == {FailureCode.UNSUPPORTED_FORMAT}
-        assert all("fetch: stream" in row.next_step for row in rows)
+    def test_what_other_code_drew_is_drawn_again(
+        self, archive_of_large, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        home = tmp_path / "home"
+        self.road(archive_of_large, home, fetch="stream")
+        monkeypatch.setattr("neuromill.readers.extract.EXTRACT_CODE", "a mended one")
+        with asking(archive_of_large, home) as workspace:
+            assert run_stage(workspace, pipeline_of(), EVERYTHING, Stage.INGEST).done == 1
+            assert run_stage(workspace, pipeline_of(), EVERYTHING, Stage.INGEST).note == "nothing to do"
+
+    def test_what_cannot_be_read_in_part_is_coded(self, tmp_path: Path) -> None:
+        write_card(tmp_path / "home", spikes={"format": "flint"})
+        store = {f"{PATH}.zarr": {".zgroup": b'{"zarr_format": 2}'}}
+        with SpoiltArchive({DANDISET: {VERSION: store}}) as archive, asking(archive, tmp_path / "home") as workspace:
+            assert run_stage(workspace, pipeline_of(), EVERYTHING, Stage.INGEST).failed == 1
+            (row,) = workspace.ledger.rows(states=[WorkState.FAILED])
+        assert row.code is FailureCode.UNSUPPORTED_FORMAT
+        assert "Zarr asset" in row.next_step
 
 
 @pytest.mark.parametrize("fetch", ["whole", "stream"])

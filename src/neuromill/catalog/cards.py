@@ -26,6 +26,7 @@ Modality = Literal["meg", "eeg", "ieeg", "spikes"]
 T = TypeVar("T", int, float)
 
 MAX_CARD_BYTES = 1_000_000
+STREAMED = ("dandi", "local")  # archives that serve parts of a file; of a local one the files are read where they lie
 NO_CARDS = frozenset({"duplicates.yaml"})  # tables that lie among the cards
 
 
@@ -105,7 +106,8 @@ class Card(Config):
     access, agreement
         What a person must do before the bytes can be fetched, and which terms are accepted by it.
     fetch
-        ``whole`` files, or ``stream``: only the objects that the layout names are read, by range requests.
+        ``whole`` files, or ``stream``: only the objects that the layout names are read, by range requests. Of NWB files
+        in the archives ``dandi`` and ``local`` only.
     spikes
         Of modality ``spikes``: where things lie in a file; the defaults read any NWB file that follows the standard.
     """
@@ -155,6 +157,21 @@ class Card(Config):
         if (self.modality == "spikes") != self.recordings.asks_for_spikes:
             raise ValueError(
                 "`modality: spikes` goes with `recordings.layout: dandi`, or `plain` with `datatypes: [spikes]`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_streamed_can_be(self) -> Card:
+        if self.fetch != "stream":
+            return self
+        if self.archive not in STREAMED:
+            raise ValueError(
+                f"`fetch: stream` goes with `archive: {'` or `archive: '.join(STREAMED)}`: no part of a file is read"
+                f" from {self.archive}; take it out"
+            )
+        if self.spikes is not None and self.spikes.format != "nwb":
+            raise ValueError(
+                f"`fetch: stream` goes with `spikes.format: nwb`: {self.spikes.format} is read whole; take it out"
             )
         return self
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from neuromill.readers.trees import Tree
     from neuromill.records import SpikeLayout, UnitsLayout
 
+# Part of the name of every kept extract: raise it with any change to what is copied, or old extracts stay in use.
+EXTRACT_CODE = "1"
 BLOCK_BYTES = 8 * 2**20
 FACTS = (
     "nwb_version", "session_description", "session_start_time", "timestamps_reference_time", "identifier",

@@ -104,7 +104,7 @@ def _extract(context: WorkContext, recording: Recording, member: SourceFile) -> 
             FailureCode.UNSUPPORTED_FORMAT,
             "only NWB files of an archive that serves ranges can be read in part",
             where=member.path,
-            next_step="take `fetch: stream` out of its card",
+            next_step="take `fetch: stream` out of its card; of a Zarr asset, which is never fetched whole, correct `spikes`",
         )
 
     def make(to: Path) -> None:
@@ -146,9 +146,12 @@ def _extract_stream(source: RangedSource, member: SourceFile, layout: SpikeLayou
 
 
 def _extract_name(context: WorkContext, recording: Recording, member: SourceFile) -> str:
-    """Name an extract by what it is drawn from and by what is drawn."""
+    """Name an extract by what it is drawn from, by what is drawn, and by the code that draws."""
+    from neuromill.readers.extract import EXTRACT_CODE
+
     drawn = layout_of(context, recording).digest
-    return "extract-" + sha256(f"{member.digest or member.locator}|{member.size}|{drawn}".encode()).hexdigest()
+    named = f"{member.digest or member.locator}|{member.size}|{drawn}|{EXTRACT_CODE}"
+    return "extract-" + sha256(named.encode()).hexdigest()
 
 
 def _require_available(recording: Recording) -> None:
