@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import done_recordings, work_context
-from neuromill.stages.demonstration import Measured
+from neuromill.stages.demonstration import Measured, metrics_of
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.selection import Selection
 from neuromill.stages.workspace import Workspace
@@ -33,8 +33,7 @@ class EegRoad:
     name = "eeg"
     pipeline = "demo-eeg"
     dataset = "ds999003"
-    until: Stage | None = Stage.TOKENIZE
-    """Last stage; None once `train.kind: eegssm` is there."""
+    until: Stage | None = None
 
     def plan(self) -> str:
         """Say what would be written."""
@@ -55,8 +54,8 @@ class EegRoad:
         endpoints = settings.endpoints.model_copy(update=json.loads(place.read_text()))
         yield Workspace(settings.model_copy(update={"endpoints": endpoints}))
 
-    def measure(self, workspace: Workspace, pipeline: Pipeline, results: tuple[StageResult, ...]) -> Measured:  # noqa: ARG002
-        """Rejected windows, use of both codebooks, reconstruction, and the comparison with fixed tokenizers."""
+    def measure(self, workspace: Workspace, pipeline: Pipeline, results: tuple[StageResult, ...]) -> Measured:
+        """Rejected windows, use of both codebooks, reconstruction, fixed tokenizers beside it, and the training."""
         from neuromill.stages.comparing import compare_tokenizers
 
         quality, codebook_size = _quality(workspace, pipeline)
@@ -70,8 +69,29 @@ class EegRoad:
             **{name: quality[name] for name in ("correlation", "si_sdr_db", "mse", "baseline_mse")},
             "rejection": _rejection(workspace, pipeline),
             "comparison": comparison.as_dict(),
+            **_training(metrics_of(workspace, results)),
         }
-        return Measured((*_lines(facts), *_compared(comparison)), facts, _problems(facts))
+        return Measured((*_lines(facts), *_compared(comparison), *_learnt(facts)), facts, _problems(facts))
+
+
+def _training(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    losses = [row["loss"] for row in rows if row["kind"] == "train"]
+    held_out = [row for row in rows if row["kind"] == "validation"][-1]
+    return {
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "validation_accuracy": held_out["per_quantizer"],
+        "commonest_share": held_out["commonest"],
+    }
+
+
+def _learnt(facts: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    right = zip(CODEBOOKS, facts["validation_accuracy"], facts["commonest_share"], strict=True)
+    shown = ", ".join(f"{name} {100 * share:.1f} % (commonest {100 * most:.1f} %)" for name, share, most in right)
+    return (
+        ("training loss", f"{facts['first_loss']:.3f} -> {facts['last_loss']:.3f}"),
+        ("masked codes predicted, held-out subject", shown),
+    )
 
 
 def _lines(facts: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -110,6 +130,8 @@ def _problems(facts: dict[str, Any]) -> tuple[str, ...]:
         problems.append(
             f"the reconstruction (error {facts['mse']:.4f}) is no better than the mean ({facts['baseline_mse']:.4f})"
         )
+    if not facts["last_loss"] < facts["first_loss"]:
+        problems.append(f"the training loss did not go down ({facts['first_loss']:.3f} -> {facts['last_loss']:.3f})")
     if not 0 < facts["rejection"]["share"] < 1:
         problems.append(f"the share of rejected windows is {facts['rejection']['share']:.3f}")
     return tuple(problems)
