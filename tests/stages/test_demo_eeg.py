@@ -1,4 +1,4 @@
-"""The EEG road of the demo: registered, planned without work, and walked to its tokens."""
+"""The EEG road of the demo: registered, planned without work, and walked to its model."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pytest
 
 from neuromill.stages.demo_eeg import EegRoad
 from neuromill.stages.demonstration import demonstrate, roads
-from neuromill.stages.outcomes import Stage
 from neuromill.stages.pipeline import load_pipeline
 from neuromill.stages.report import Silent
+from neuromill.stages.running import PIPELINE_STAGES
 from neuromill.stages.settings import Settings
 from neuromill.stages.shipped import find_pipeline
 from neuromill.synthetic.eeg_snapshot import EegSnapshotSpec
@@ -35,20 +35,22 @@ def test_its_steps_come_in_the_order_of_codebrain() -> None:
 
 
 @pytest.mark.slow
-def test_it_is_walked_to_tokens_and_shows_what_came_out(tmp_path: Path) -> None:
+def test_it_is_walked_to_a_model_and_shows_what_came_out(tmp_path: Path) -> None:
     road = EegRoad()
-    pipeline = load_pipeline(find_pipeline(road.pipeline))
+    pipeline = load_pipeline(find_pipeline(road.pipeline), ["train.max_steps=20", "train.validate_every_steps=20"])
     with road.archive(Settings.at(tmp_path / "home", engine=SERIAL)) as workspace:
         shown = demonstrate(road, workspace, pipeline, Silent())
         shown.check()
         again = demonstrate(road, workspace, pipeline, Silent())
         workspace.close()
-    assert [result.stage for result in shown.results] == [Stage.INGEST, Stage.PREPARE, Stage.FIT, Stage.TOKENIZE]
+    assert [result.stage for result in shown.results] == list(PIPELINE_STAGES)
     assert sum(result.done for result in again.results) == 0
     facts = shown.measured.facts
     assert min(facts["perplexity"]) > 12.8
     assert max(facts["dominant_share"]) < 0.5
     assert facts["correlation"] > 0.4
+    assert facts["last_loss"] < facts["first_loss"]
+    assert len(facts["validation_accuracy"]) == 2
     assert 0 < facts["rejection"]["share"] < 0.2
     compared = facts["comparison"]["tokenizers"]
     assert [one["kind"] for one in compared] == ["tfdual", "mu_law", "quantile"]
