@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from neuromill.models.attention import SelfAttention
 from neuromill.hub.mixin import HubMixin
+from neuromill.models.attention import SelfAttention
 from neuromill.models.rotary import make_rotation
 from neuromill.records import ConfigError
 

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from neuromill.hub.mixin import HubMixin
 from neuromill.models.eegssm_blocks import Conv, PatchEmbedding, ResidualBlock
 from neuromill.models.eegssm_config import EEGSSMConfig
-from neuromill.hub.mixin import HubMixin
 from neuromill.records import ConfigError
 
 if TYPE_CHECKING:

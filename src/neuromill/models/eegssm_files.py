@@ -14,9 +14,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from neuromill.hub.mixin import CONFIG, WEIGHTS
 from neuromill.models.eegssm import EEGSSM, WITHOUT_MEANING, settings_of
 from neuromill.models.eegssm_config import TAPS, EEGSSMConfig
-from neuromill.hub.mixin import CONFIG, WEIGHTS
 from neuromill.records import ConfigError
 
 if TYPE_CHECKING:

@@ -234,12 +234,23 @@ def crop_to_budget(chunk: Chunk, draw: Callable[[int], int] | None = None, *, bu
     draw
         Gives a start below its argument, for training; None starts at the first bin, for validation.
     """
-    n_constraints, n_covariates = _sizes(chunk.tokens)
-    n_bins = allowed_bins(len(chunk.patch_channels), n_covariates, n_constraints, budget=budget, max_bins=chunk.n_bins)
+    n_bins = bins_within(chunk, budget)
     if n_bins >= chunk.n_bins:
         return chunk
     start = 0 if draw is None else draw(max(chunk.n_bins - n_bins, 1))
     return crop(chunk, start, n_bins)
+
+
+def bins_within(chunk: Chunk, budget: int) -> int:
+    """Bins that :func:`crop_to_budget` leaves of a chunk: at least one, which ``smallest_budget`` tokens hold."""
+    n_constraints, n_covariates = _sizes(chunk.tokens)
+    n_bins = allowed_bins(len(chunk.patch_channels), n_covariates, n_constraints, budget=budget, max_bins=chunk.n_bins)
+    return max(n_bins, 1)
+
+
+def smallest_budget(n_patches: int, n_covariates: int) -> int:
+    """Tokens of one bin with everything in it; without covariates it may have a dummy."""
+    return n_patches + 1 + 2 * max(n_covariates, 1)
 
 
 def _sizes(tokens: SpikeTokens) -> tuple[int, int]:

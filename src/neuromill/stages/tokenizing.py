@@ -67,6 +67,7 @@ def tokenize_recording(context: WorkContext, item: WorkItem) -> Made:
     facts = {"n_frames": grid.n_frames, "n_channels": signal.n_channels, "n_segments": len(grid.segments)}
     return Made(bytes_out=published.n_bytes, adopted=not published.created, facts=facts)
 
+
 def _require_rate(signal: IndexedRecording, tokenizer: Tokenizer) -> None:
     sfreq = float(signal.attributes["sfreq"])
     if sfreq != tokenizer.sfreq:
