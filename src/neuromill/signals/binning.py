@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuromill.records import ConfigError, FailureCode, RecordingError
+from neuromill.signals.row_bins import number_rows, shared_and_skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -112,12 +113,18 @@ class UnitCounts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionCounts:
-    """Spikes of all units of a recording: counts uint8 [bin, unit], the rest as ``UnitCounts``, int64 [unit]."""
+    """Spikes of all units of a recording: counts uint8 [bin, unit], the rest as ``UnitCounts``, int64 [unit].
+
+    Of rows as wide as a bin, ``n_shared`` share theirs with the row before, whose counts are added, and ``n_skipped``
+    bins were left out between two rows although none is missing.
+    """
 
     counts: NDArray[np.uint8]
     n_before: NDArray[np.int64]
     n_after: NDArray[np.int64]
     n_saturated: NDArray[np.int64]
+    n_shared: int = 0
+    n_skipped: int = 0
 
 
 class _Scratch:
@@ -239,7 +246,8 @@ def rebin_session(
 ) -> SessionCounts:
     """Lay counts that a file holds into bins; a row goes to the bin that holds the middle of its interval.
 
-    Rows as wide as a bin are thereby taken as they are, also where their stamps tremble; a bin without a row is 0.
+    Rows as wide as a bin are taken one by one (``row_bins.number_rows``), also where their stamps tremble; a bin
+    without a row is 0.
 
     Parameters
     ----------
@@ -261,8 +269,11 @@ def rebin_session(
     _require_ascending(stamps)
     _require_fitting(width_seconds, grid)
     middle = ticks_of(stamps) - grid.origin + width_seconds * TICKS * (0.5 if bin_edge == "start" else -0.5)
-    first, stop = (int(row) for row in np.searchsorted(middle, (0, grid.n_bins * grid.width)))
-    bins = (middle[first:stop] / grid.width).astype(np.int64)
+    per_bin = round(grid.bin_seconds / width_seconds) == 1
+    middle = middle / grid.width
+    numbers = number_rows(middle) if per_bin else np.floor(middle).astype(np.int64)
+    first, stop = (int(row) for row in np.searchsorted(numbers, (0, grid.n_bins)))
+    bins = numbers[first:stop]
     n_units = counts.shape[1]
     out, saturated = np.zeros((grid.n_bins, n_units), np.uint8), np.zeros(n_units, np.int64)
     for rows in _whole_bins(bins, max(1, REBIN_BYTES // (8 * max(n_units, 1)))):
@@ -274,7 +285,8 @@ def rebin_session(
         saturated += np.count_nonzero(sums > MAX_COUNT, axis=0)
         out[own] = np.minimum(sums, MAX_COUNT)
     before, after = (piece.sum(axis=0, dtype=np.int64) for piece in (counts[:first], counts[stop:]))
-    return SessionCounts(out, before, after, saturated)
+    odd = shared_and_skipped(bins, middle[first:stop]) if per_bin else (0, 0)
+    return SessionCounts(out, before, after, saturated, *odd)
 
 
 def segments(grid: BinGrid, intervals: NDArray[np.float64], joins: Sequence[float] = ()) -> NDArray[np.int32]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from neuromill.records import FailureCode, RecordingError
 from neuromill.signals.binning import TICKS, ticks_of
+from neuromill.signals.row_bins import number_rows, shared_and_skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,10 +37,24 @@ KAISER_BETA = 5.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OnGrid:
-    """Behaviour per bin: float32 [bin, covariate], NaN where ``valid``, bool of the same shape, is False."""
+    """Behaviour per bin.
+
+    Attributes
+    ----------
+    values
+        float32 [bin, covariate], NaN where not ``valid``.
+    valid
+        bool [bin, covariate].
+    n_shared
+        Of a series with one value per bin: values that share their bin with the one before; it holds their mean.
+    n_skipped
+        Of such a series: bins left out between two values although none is missing.
+    """
 
     values: NDArray[np.float32]
     valid: NDArray[np.bool_]
+    n_shared: int = 0
+    n_skipped: int = 0
 
 
 def to_grid(
@@ -75,7 +90,7 @@ def to_grid(
         ``before`` or ``after``: ``numpy.gradient`` per second of the samples or of the bins; "" leaves the values.
     bin_edge
         ``start`` or ``end``: which edge of its bin a stamp is, of a series with one value per bin, which is then
-        taken as given; "" for samples.
+        taken as given, row by row (``row_bins.number_rows``); "" for samples.
     moment
         Of a bin, for which its value stands.
     longest_step
@@ -90,15 +105,16 @@ def to_grid(
     _require_clock(stamps, values)
     source = _Samples.of(ticks_of(stamps) - float(grid.origin), values, grid.width, longest_step, derivative)
     if bin_edge and abs(source.step - grid.width) <= ONE_PER_BIN * grid.width:
-        out = _as_given(source, 0.5 if bin_edge == "start" else -0.5, grid, segment)
+        given = _as_given(source, 0.5 if bin_edge == "start" else -0.5, grid, segment)
         derivative = derivative and "after"
     else:
         moments = (np.arange(grid.n_bins, dtype=np.float64) + MOMENTS[moment]) * grid.width
-        out = _resampled(source, moments, segment, grid.width)
+        given = _Given(_resampled(source, moments, segment, grid.width))
+    out = given.values
     if derivative == "after":
         out = _by_stretch(out, segment, lambda run: _gradient(run, np.arange(len(run), dtype=np.float64) * grid.width))
     made = out.astype(np.float32)
-    return OnGrid(made, np.isfinite(made))
+    return OnGrid(made, np.isfinite(made), given.n_shared, given.n_skipped)
 
 
 def scale_of(values: NDArray[np.float32], valid: NDArray[np.bool_], quantile: float) -> NDArray[np.float32]:
@@ -157,6 +173,15 @@ def boxcar(x: NDArray[np.float64], n_back: int, n_ahead: int) -> NDArray[np.floa
     first, stop = np.maximum(here - n_back, 0), np.minimum(here + n_ahead + 1, len(x))
     means: NDArray[np.float64] = (sums[stop] - sums[first]) / (stop - first) + x[0]
     return means
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Given:
+    """Values float64 [bin, covariate] before derivatives, and the counts of ``OnGrid``."""
+
+    values: NDArray[np.float64]
+    n_shared: int = 0
+    n_skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -269,14 +294,25 @@ def _spans(segment: NDArray[np.int32], width: int) -> Iterator[tuple[slice, floa
         yield bins, first, stop, not follows
 
 
-def _as_given(source: _Samples, middle: float, grid: BinGrid, segment: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Values in the bins that hold the middles of theirs, which lie this part of a bin after their stamps."""
+def _as_given(source: _Samples, middle: float, grid: BinGrid, segment: NDArray[np.int32]) -> _Given:
+    """Values by the numbers of their rows, whose middles lie this part of a bin after their stamps."""
+    middles = source.ticks / grid.width + middle
+    bins = number_rows(middles)
+    first, stop = (int(row) for row in np.searchsorted(bins, (0, grid.n_bins)))
     out = np.full((grid.n_bins, source.values.shape[1]), np.nan)
-    bins = np.floor(source.ticks / grid.width + middle)
-    inside = (bins >= 0) & (bins < grid.n_bins)
-    out[bins[inside].astype(np.int64)] = source.values[inside]
+    own, starts = np.unique(bins[first:stop], return_index=True)
+    if len(own):
+        out[own] = _means(source.values[first:stop], starts)
     out[segment < 0] = np.nan
-    return out
+    return _Given(out, *shared_and_skipped(bins[first:stop], middles[first:stop]))
+
+
+def _means(x: NDArray[np.float64], starts: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Mean of the numbers among the rows from each start to the next; NaN where there is none."""
+    known = np.isfinite(x)
+    n_known = np.add.reduceat(known, starts, axis=0, dtype=np.int64)
+    sums = np.add.reduceat(np.where(known, x, 0.0), starts, axis=0)
+    return np.where(n_known > 0, sums / np.maximum(n_known, 1), np.nan)
 
 
 def _by_stretch(
