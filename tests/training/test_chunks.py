@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from neuromill.models.ndt3_config import Ndt3Config
 from neuromill.records import ConfigError
-from neuromill.training.chunks import ChunkSampling, split_chunks
+from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
+from neuromill.training.chunks import RANDOM_TRAIN_SHARE, ChunkSampling, split_chunks
 from neuromill.training.ndt3_config import Ndt3TrainConfig
 from neuromill.training.spike_source import Span, SpikeTokenRecording
 
@@ -50,6 +51,24 @@ def test_random_chunks_are_for_parity_only() -> None:
     assert sorted([*split.train[:, 1], *split.validation[:, 1]]) == list(range(90))  # never the test span
     again = split_chunks([one], RANDOM.model_copy(update={"seed": 1}))
     assert not np.array_equal(split.train, again.train)
+
+
+def test_numbers_of_the_published_run() -> None:
+    """NDT3 spec, golden numbers: 200 h in chunks of 2 s, four fifths for training, 16,384 chunks a step."""
+    chunk_bins = Ndt3TokenizerConfig().chunk_bins
+    n_chunks = round(200 * 3600 / (chunk_bins * 0.02))
+    starts = chunk_bins * np.arange(n_chunks)
+    one = SpikeTokenRecording(
+        "all", "demo", 0.02, ("x",), np.array([32], np.uint8), starts, np.full(n_chunks, chunk_bins),
+        (Span("train", 0, n_chunks * chunk_bins),),
+    )  # fmt: skip
+    split = split_chunks([one], RANDOM)
+    assert (n_chunks, len(split.train), len(split.validation)) == (360_000, 288_000, 72_000)
+    assert RANDOM_TRAIN_SHARE == 0.8
+    assert round(len(split.train) / 16_384, 2) == 17.58
+    epoch = ChunkSampling(split.train, batch_size=16_384, seed=0)
+    assert epoch.n_batches() == 18
+    assert len(epoch.epoch(0)[-1]) == 288_000 - 17 * 16_384
 
 
 def sampling(sizes: list[int], **changes: object) -> ChunkSampling:

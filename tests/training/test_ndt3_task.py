@@ -168,6 +168,9 @@ def test_without_held_out_chunks_there_is_a_loss_and_nothing_beside(tmp_path: Pa
     result = run(tmp_path, max_steps=2, source=spike_source("a", spans=[Span("train", 0, 600)]))
     assert (result.validation, result.baselines) == (None, ())
     assert summary(result).startswith("loss ")
+    assert summary(result).endswith(
+        "no R2: nothing is held out: a card with `splits` holds out subjects or blocks of time"
+    )
 
 
 def test_held_out_behaviour_that_stands_still_is_said(tmp_path: Path) -> None:
@@ -254,6 +257,16 @@ def test_recordings_that_do_not_fit_together() -> None:
     twice = MemorySpikeTokens([*SOURCE.recordings] * 2, [*SOURCE.tokens] * 2)
     with pytest.raises(ConfigError, match="occurs twice"):
         Ndt3Task(CONFIG, twice)
+
+
+def test_a_budget_below_one_bin_is_refused_and_the_smallest_one_trains(tmp_path: Path) -> None:
+    smallest = 1 + 1 + 2 * 2  # 24 units are one patch; a return; two covariates, each with a constraint
+    with pytest.raises(ConfigError, match=rf"set train\.token_budget to {smallest} or more"):
+        run(tmp_path / "refused", token_budget=smallest - 1)
+    assert not (tmp_path / "refused").exists()
+    result = run(tmp_path / "trained", token_budget=smallest, max_steps=1, ridge=None)
+    assert result.validation is not None
+    assert result.validation.n_covariate == 2 * 11  # the first bin of each of 11 held-out chunks
 
 
 @pytest.mark.slow

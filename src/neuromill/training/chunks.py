@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from neuromill.models.ndt3_batch import smallest_budget
 from neuromill.records import ConfigError
 from neuromill.training.spike_source import TRAIN, VALIDATION
 
@@ -60,6 +61,23 @@ def split_chunks(recordings: Sequence[SpikeTokenRecording], config: Ndt3TrainCon
             next_step="give the training blocks or sessions more time in the card's `splits`",
         )
     return ChunkSplit(train, validation)
+
+
+def check_budget(recordings: Sequence[SpikeTokenRecording], token_budget: int) -> None:
+    """Refuse a budget of tokens that does not hold one bin of every recording.
+
+    Raises
+    ------
+    ConfigError
+        Names the smallest budget.
+    """
+    smallest = max(smallest_budget(len(one.patch_channels), len(one.covariates)) for one in recordings)
+    if token_budget < smallest:
+        raise ConfigError(
+            f"a bin of these recordings may have {smallest} tokens, token_budget is {token_budget}",
+            where="train.token_budget",
+            next_step=f"set train.token_budget to {smallest} or more",
+        )
 
 
 def _listed(chunks: Sequence[Chunks]) -> Chunks:

@@ -13,7 +13,7 @@ from neuromill.models.ndt3_losses import ndt3_losses
 from neuromill.records import ConfigError, Digest, canonical_json
 from neuromill.training import loop
 from neuromill.training.chunk_loader import ChunkLoader
-from neuromill.training.chunks import ChunkSampling, split_chunks
+from neuromill.training.chunks import ChunkSampling, check_budget, split_chunks
 from neuromill.training.ndt3_metrics import MAX_COVARIATES, Ndt3Outcome, Ndt3Scores, Ndt3Tally
 from neuromill.training.r2 import sums_of
 from neuromill.training.schedule import learning_rate
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from neuromill.training.task import Place
 
 SCRATCH = "scratch"
+NOTHING_HELD_OUT = "nothing is held out: a card with `splits` holds out subjects or blocks of time"
 MAY_DIFFER = {"dropout"}  # settings of a model that change no weight
 
 
@@ -78,7 +79,7 @@ def summary(result: TrainResult[Ndt3Scores]) -> str:
     """One line on a run: ``R2 0.61 (ridge 0.55)``; the loss where nothing is held out or no covariate varies there."""
     losses = f"loss {result.first_loss:.3f} -> {result.last_loss:.3f}"
     if result.validation is None:
-        return losses
+        return f"{losses}, no R2: {NOTHING_HELD_OUT}"
     if result.validation.r2 is None:
         return f"{losses}, no R2: no covariate varies in the held-out chunks"
     beside = [f"{row['name']} {_shown(row['r2'])}" for row in result.baselines if row["name"] != "mean"]
@@ -90,6 +91,7 @@ class Ndt3Task:
 
     def __init__(self, config: Ndt3TrainConfig, source: SpikeTokenSource) -> None:
         check_recordings(source.recordings)
+        check_budget(source.recordings, config.token_budget)
         self._config, self._source = config, source
         self.split = split_chunks(source.recordings, config)
         self.first_weights = _first_weights(config)
