@@ -7,7 +7,6 @@ import pytest
 import scipy.io
 
 from neuromill.readers.opening import open_recording
-from neuromill.records import FailureCode, RecordingError
 from support.recordings import recording_from_folder
 
 
@@ -27,12 +26,3 @@ def test_samples_inside_the_set_file_are_those_of_the_fdt_file(data: Path, tmp_p
         assert inside.channels.names == beside.channels.names
         assert (inside.sfreq, inside.n_times) == (beside.sfreq, beside.n_times)
         np.testing.assert_array_equal(inside.read(100, 900), beside.read(100, 900))
-
-
-def test_version_7_3_is_refused_by_name(tmp_path: Path) -> None:
-    header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, HDF5 schema 1.00 ."
-    (tmp_path / "new.set").write_bytes(header.ljust(512) + b"\x89HDF\r\n\x1a\n" + bytes(100))
-    with pytest.raises(RecordingError) as caught:
-        open_recording(recording_from_folder(tmp_path, "new.set"), tmp_path)
-    assert caught.value.code is FailureCode.UNSUPPORTED_FORMAT
-    assert "pop_saveset" in caught.value.next_step

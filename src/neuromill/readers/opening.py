@@ -78,7 +78,7 @@ class MneSignal:
         if raw.n_times == 0 or not raw.ch_names:
             raise empty("recording without samples", recording.path)
         self._raw: Any = raw
-        self._rates = opened.rates
+        self._samples = opened.samples
         self._where, self._folder = recording.path, (root / recording.path).parent
         channels, table_notes = channel_table(raw.info, sidecars.channels, recording.path, opened.units)
         self._channels = channels.with_bads({channels.names.index(n): why for n, why in opened.bads.items()})
@@ -126,16 +126,16 @@ class MneSignal:
         if start == stop or not rows:
             return np.empty((len(rows), stop - start))
         with damage_as_codes(self._where, self._folder):
-            if self._rates is not None:
-                return self._rates.read(rows, start, stop)
+            if self._samples is not None:
+                return self._samples.read(rows, start, stop)
             block = self._raw.get_data(picks=rows, start=start, stop=stop, verbose="error")
         return np.asarray(block, dtype=np.float64)
 
     def close(self) -> None:
         """Let go of the files."""
         self._raw.close()
-        if self._rates is not None:
-            self._rates.close()
+        if self._samples is not None:
+            self._samples.close()
 
     def __enter__(self) -> Self:
         return self

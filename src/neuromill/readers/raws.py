@@ -12,9 +12,11 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,13 +25,15 @@ from neuromill.readers.bti_files import BtiFiles, check_bti_header, check_bti_sa
 from neuromill.readers.complaints import duplicates, missing, not_continuous, truncated, unreadable, unsupported
 from neuromill.readers.ctf_folder import SYSTEM_CLOCK, check_clock, check_ctf
 from neuromill.readers.edf_file import annotation_encoding, check_edf
-from neuromill.readers.edf_rates import MixedRates, mixed_rates
+from neuromill.readers.edf_rates import mixed_rates
+from neuromill.readers.eeglab_hdf5 import is_hdf5, open_eeglab_hdf5
 from neuromill.readers.fif_file import check_fif
 from neuromill.readers.kit_file import check_kit, check_kit_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from neuromill.records import Recording
 
@@ -40,8 +44,18 @@ DAMAGE = (
 ABSENT = ("does not exist", "not found", "No such file")
 SHORT = ("Incorrect number of samples", "not an even multiple of the trial size")
 FDT_SAMPLE_BYTES = 4
-MATLAB_73 = b"MATLAB 7.3"
+EPOCHS = "must be 1 for raw"  # EEGLAB
 DUPLICATES = "Channel names are not unique, found duplicates for:"
+
+
+class Samples(Protocol):
+    """What reads samples where MNE does not."""
+
+    def read(self, rows: Sequence[int], start: int, stop: int) -> NDArray[np.float64]:
+        """Samples ``start`` to ``stop`` of these channels in SI units, float64 [channel, time]."""
+
+    def close(self) -> None:
+        """Let go of the files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +66,20 @@ class OpenedRaw:
     notes: tuple[str, ...] = ()
     bads: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)  # what the file states of a channel; MNE has divided it out
-    rates: MixedRates | None = None  # what reads in place of ``raw`` where channels have several rates
+    samples: Samples | None = None  # what reads in place of ``raw``: several rates, samples inside HDF5
 
 
 @contextmanager
 def damage_as_codes(where: str, folder: Path) -> Iterator[None]:
-    """Turn what MNE raises on a damaged file into ``missing_member``, ``truncated`` or ``unreadable``."""
+    """Turn what MNE raises into ``missing_member``, ``truncated``, ``not_continuous`` or ``unreadable``."""
     try:
         yield
     except DAMAGE as error:
         words = f"{type(error).__name__}: {error}".replace(f"{folder}/", "")
         if isinstance(error, FileNotFoundError) or any(text in words for text in ABSENT):
             raise missing(words, where) from error
+        if EPOCHS in words:
+            raise not_continuous(words, where) from error
         if isinstance(error, EOFError) or any(text in words for text in SHORT):
             raise truncated(words, where) from error
         raise unreadable(words, where) from error
@@ -205,7 +221,7 @@ def _open_edf_or_bdf(recording: Recording, root: Path, kind: str) -> OpenedRaw:
             ).raw
         ),
     )
-    return replace(opened, bads=dict.fromkeys(header.unscaled, "no_scale"), units=units, rates=rates)
+    return replace(opened, bads=dict.fromkeys(header.unscaled, "no_scale"), units=units, samples=rates)
 
 
 def open_brainvision(recording: Recording, root: Path) -> OpenedRaw:
@@ -219,20 +235,35 @@ def open_brainvision(recording: Recording, root: Path) -> OpenedRaw:
 
 
 def open_eeglab(recording: Recording, root: Path) -> OpenedRaw:
-    """Open an EEGLAB ``.set`` with its ``.fdt``, or with its samples inside; raises ``unsupported_format`` for 7.3."""
+    """Open an EEGLAB ``.set`` of any version with its ``.fdt``, or with its samples inside."""
     import mne
 
     path, where = root / recording.path, recording.path
-    with path.open("rb") as file:
-        if file.read(len(MATLAB_73)) == MATLAB_73:
-            step = "save it again in EEGLAB with `pop_saveset` in version 6 or 7"
-            raise unsupported("EEGLAB file in MATLAB's version 7.3", where, step)
-    opened = open_quietly(lambda: mne.io.read_raw_eeglab(path, verbose="warning"), where, path.parent)
+    if is_hdf5(path):
+        opened = _open_eeglab_hdf5(path, where)
+    else:
+        opened = open_quietly(lambda: mne.io.read_raw_eeglab(path, verbose="warning"), where, path.parent)
     samples = opened.raw.filenames[0]
     promised = len(opened.raw.ch_names) * opened.raw.n_times * FDT_SAMPLE_BYTES
     if samples.suffix == ".fdt" and samples.stat().st_size < promised:
         raise truncated(f"{samples.name} has {samples.stat().st_size} bytes, the .set file promises {promised}", where)
     return opened
+
+
+def _open_eeglab_hdf5(path: Path, where: str) -> OpenedRaw:
+    """Open version 7.3: MNE gets the header in version 5, and reads samples only out of an ``.fdt``."""
+    import mne
+
+    found = open_eeglab_hdf5(path, where)
+    with ExitStack() as on_error:
+        on_error.callback(found.close)
+        with TemporaryDirectory() as folder:
+            header = Path(folder) / path.name
+            found.write_header(header)
+            opened = open_quietly(lambda: mne.io.read_raw_eeglab(header, verbose="warning"), where, header.parent)
+        on_error.pop_all()
+    notes = (*opened.notes, found.note) if found.note else opened.notes
+    return replace(opened, notes=notes, samples=found.samples)
 
 
 OPENERS: dict[str, Callable[[Recording, Path], OpenedRaw]] = {
