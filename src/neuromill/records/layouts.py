@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from neuromill.records.config import Config
 from neuromill.records.digests import Digest, canonical_json
+
+Row = Annotated[int, Field(ge=0)]
 
 
 class ColumnIs(Config):
@@ -56,7 +58,7 @@ class UnitsLayout(Config):
     area_column: str = ""
     array_column: str = ""
     keep: tuple[ColumnIs, ...] = ()
-    drop_rows: tuple[int, ...] = ()
+    drop_rows: tuple[Row, ...] = ()
     sum_by: Literal["", "electrode"] = ""
 
 
@@ -95,14 +97,28 @@ class CovariateLayout(Config):
     path: str
     name: str = ""
     axes: tuple[str, ...] = ()
-    columns: tuple[int, ...] = ()
+    columns: tuple[Row, ...] = ()
     unit: str = ""
-    factor: float = 1.0
+    factor: Annotated[float, Field(allow_inf_nan=False)] = 1.0
     clock: Literal["auto", "timestamps", "rate", "period"] = "auto"
     repeats: Literal["merge", "refuse"] = "merge"
     samples: Literal["points", "held"] = "points"
     derivative: Literal["", "before", "after"] = ""
     bin_edge: Literal["", "start", "end"] = ""
+
+    @field_validator("factor")
+    @classmethod
+    def _factor_keeps_something(cls, factor: float) -> float:
+        if factor == 0:
+            raise ValueError("`factor: 0` leaves nothing of the values")
+        return factor
+
+    @field_validator("axes", "columns")
+    @classmethod
+    def _differ(cls, listed: tuple[str | int, ...]) -> tuple[str | int, ...]:
+        if len(set(listed)) != len(listed):
+            raise ValueError("a dimension is named more than once")
+        return listed
 
     @model_validator(mode="after")
     def _one_name_per_column(self) -> Self:
@@ -157,7 +173,19 @@ class SpikeLayout(Config):
     trials: TrialsLayout | None = TrialsLayout()
     masks: tuple[MaskLayout, ...] = ()
     restarts: Literal["refuse", "blocks"] = "refuse"
-    block_gap_seconds: Annotated[float, Field(gt=0)] = 60.0
+    block_gap_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+
+    @field_validator("covariates")
+    @classmethod
+    def _each_once(
+        cls, covariates: tuple[CovariateLayout, ...] | Literal["auto"]
+    ) -> tuple[CovariateLayout, ...] | Literal["auto"]:
+        if covariates != "auto":
+            keys = [(one.path.strip("/"), one.name) for one in covariates]
+            twice = sorted({path for path, name in keys if keys.count((path, name)) > 1})
+            if twice:
+                raise ValueError(f"declared twice under one name: {', '.join(twice)}")
+        return covariates
 
     @model_validator(mode="after")
     def _something_to_need(self) -> Self:

@@ -91,6 +91,16 @@ class UnitTable:
         sorted_ = tuple(False if len(units) > 1 else self.is_sorted[units[0]] for units in members)
         return replace(table, names=names, bads=bads, is_sorted=sorted_), rows
 
+    def masked_within(self, rows: Sequence[int]) -> tuple[int, int]:
+        """How many masked units lie in summed columns that are good, and how many units those columns have.
+
+        ``rows`` as ``by_electrode`` returns them. Such a column lacks the spikes of its masked units.
+        """
+        alive = {row for row, bad in zip(rows, self.bads, strict=True) if not bad}
+        masked = [row for row, bad in zip(rows, self.bads, strict=True) if bad and row in alive]
+        hit = set(masked)
+        return len(masked), sum(row in hit for row in rows)
+
     @property
     def good(self) -> tuple[int, ...]:
         """Indices of the units that are not masked."""

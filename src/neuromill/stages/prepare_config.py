@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from neuromill.records import Config
 from neuromill.signals.spike_steps import SpikeStep
@@ -36,7 +36,7 @@ class SpikePrepareConfig(Config):
     Attributes
     ----------
     bin_seconds
-        Width of a bin.
+        Width of a bin; a whole number of microseconds, as only those have edges that can be written down.
     covariate_moment
         Which moment of its bin a covariate stands for. At the end, a decoder has seen the spikes up to that very
         moment; the published road takes the start, 20 ms earlier.
@@ -49,8 +49,15 @@ class SpikePrepareConfig(Config):
     """
 
     kind: Literal["spikes"] = "spikes"
-    bin_seconds: float = Field(default=0.02, gt=0)
+    bin_seconds: float = Field(default=0.02, gt=0, allow_inf_nan=False)
     covariate_moment: Literal["start", "centre", "end"] = "end"
     scale_quantile: float = Field(default=0.999, gt=0, le=1)
     steps: tuple[SpikeStep, ...] = ()
-    min_seconds: float = Field(default=1.0, gt=0)
+    min_seconds: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _bins_have_edges(self) -> Self:
+        ticks = self.bin_seconds * 1e6
+        if round(ticks) < 1 or abs(ticks - round(ticks)) >= 1e-9 * ticks:
+            raise ValueError(f"bin_seconds {self.bin_seconds} is no whole number of microseconds: 0.016667 for 60 Hz")
+        return self
