@@ -101,6 +101,14 @@ def test_observed_intervals_are_united_and_a_difference_is_told(tmp_path: Path) 
         assert any("1 observed intervals are empty" in note for note in recording.facts.notes)
 
 
+def test_rows_that_are_not_there_and_a_conversion_of_zero_are_told(tmp_path: Path) -> None:
+    nodes = Nodes().units(TRAINS).series("cursor", POSITION, STAMPS, conversion=0.0)
+    with open_nodes(nodes, tmp_path, {"units": {"drop_rows": [1, 4, 9]}}) as recording:
+        assert len(recording.units) == len(TRAINS) - 1
+        assert "rows 4, 9 that the card drops are not among the 4 units" in recording.facts.notes
+        assert any("cursor is 0: all its values become the same" in note for note in recording.facts.notes)
+
+
 def test_clocks_of_a_series(tmp_path: Path) -> None:
     path, data = "processing/behavior/v", POSITION[:100]
     cases = [("auto", 50.0, 0.02), ("rate", 50.0, 0.02), ("period", 0.02, 0.02)]

@@ -85,6 +85,8 @@ def read_series(tree: Tree, path: str, clock: str) -> RawSeries:
         raise unreadable(f"conversion or offset of {data} is not a finite number", tree.where)
     if "conversion" not in attributes:
         notes.append(f"{path} has no conversion: taken as 1, as the standard has it")
+    if conversion == 0:
+        notes.append(f"conversion of {path} is 0: all its values become the same")
     axes = ("",) if values.ndim == 1 else axis_names(tree.attributes(path), values.shape[1])
     scaled = values * conversion + offset if (conversion, offset) != (1.0, 0.0) else values
     notes += _rate_notes(tree, path)

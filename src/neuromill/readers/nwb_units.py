@@ -142,6 +142,9 @@ def read_unit_rows(tree: Tree, layout: UnitsLayout, n_rows: int, group: str) -> 
         is_sorted=_take(_sorted_flags(columns, layout), kept),
         bads=("",) * len(kept),
     )
+    absent = sorted(row for row in dropped if row >= n_rows)
+    if absent:
+        columns.notes.append(f"rows {', '.join(map(str, absent))} that the card drops are not among the {n_rows} units")
     if len(kept) < n_rows:
         columns.notes.append(f"{n_rows - len(kept)} of {n_rows} units are left out by the card")
     return UnitRows(tuple(kept), table, tuple(dict.fromkeys(columns.notes)))
