@@ -77,7 +77,14 @@ def test_a_run_tells_r2_beside_ridge_and_is_done_once(workspace: Workspace) -> N
     facts = workspace.ledger.runs("train")[-1].facts
     assert {"r2", "ridge_r2", "mean_r2", "first_loss", "world_size"} <= facts.keys()
     rows = MetricsFile(workspace.run_folder(result.identity) / "metrics.jsonl").rows()
-    assert [row["name"] for row in rows if row["kind"] == "baseline"] == ["mean", "ridge"]
+    baselines = [row for row in rows if row["kind"] == "baseline"]
+    assert [(row["name"], row["split"]) for row in baselines] == [
+        ("mean", "stored"), ("ridge", "stored"), ("mean", "test"), ("ridge", "test"),
+    ]  # fmt: skip
+    (test,) = [row for row in rows if row["kind"] == "test"]
+    assert len(test["r2_per_recording"]) == 2
+    assert result.note.endswith(f"; test {test['r2']:.2f} (ridge {baselines[-1]['r2']:.2f})")
+    assert facts["ridge_r2"] == baselines[1]["r2"]
     (validation,) = [row for row in rows if row["kind"] == "validation"]
     assert len(validation["r2_per_recording"]) == 2
     assert run_stage(workspace, tiny(), SELECTION, Stage.TRAIN).note == "nothing to do"

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ from neuromill.training.loop import Progress, TrainResult
 from neuromill.training.ndt3_config import Ndt3TrainConfig, RidgeConfig
 from neuromill.training.ndt3_metrics import Ndt3Scores
 from neuromill.training.ndt3_task import Ndt3Task, summary, train_ndt3
+from neuromill.training.spike_baselines import unroll
 from neuromill.training.spike_source import MemorySpikeTokens, Span
-from support.spike_tokens import spike_source
+from support.spike_tokens import CHUNK_BINS, spike_source
 
 SOURCE = spike_source("a", n_bins=1000, spans=[Span("train", 0, 760), Span("validation", 780, 1000)])
 CONFIG = Ndt3TrainConfig(
@@ -189,6 +191,75 @@ def test_published_behaviour_trains_too(tmp_path: Path) -> None:
     assert {row["split"] for row in result.baselines} == {"random_chunks"}
     assert result.validation is not None
     assert result.validation.n_covariate == 2 * 20 * 10  # a fifth of 49 chunks
+
+
+TESTED = spike_source(
+    "a", "b", n_bins=1000, spans=[Span("train", 0, 600), Span("validation", 620, 800), Span("test", 820, 1000)]
+)
+
+
+def test_baselines_are_scored_on_the_very_bins_of_the_model(tmp_path: Path) -> None:
+    settings = {"batch_size": 4, "validation_batches": 1, "token_budget": 62, "max_steps": 1, "source": TESTED}
+    result = run(tmp_path, **settings)
+    n_bins = (62 - 2) // (1 + 1 + 2 * 2)
+    assert result.validation is not None
+    assert result.test is not None
+    assert n_bins < CHUNK_BINS
+    assert result.validation.n_covariate == 2 * 4 * n_bins  # one batch of 18 chunks, cropped
+    assert result.test.n_covariate == 2 * 18 * n_bins  # all of them
+    for scores, rows in ((result.validation, result.baselines), (result.test, result.test_baselines)):
+        assert [row["name"] for row in rows] == ["mean", "ridge"]
+        assert {row["n_covariate"] for row in rows} == {scores.n_covariate}
+        assert {*rows[1]["r2_per_recording"]} == {*scores.r2_per_recording}
+    kept = [slice(start, start + n_bins) for start in range(620, 700, CHUNK_BINS)]
+    values = np.concatenate([unroll(TESTED, 0).values[part] for part in kept]).astype(np.float64)
+    means = np.mean(unroll(TESTED, 0).values[:600], axis=0, dtype=np.float64)
+    expected = 1 - ((values - means) ** 2).sum() / ((values - values.mean(axis=0)) ** 2).sum()
+    assert result.baselines[0]["r2"] == pytest.approx(expected, abs=2e-6)
+
+
+def test_the_test_blocks_are_scored_once_by_the_finished_model(tmp_path: Path) -> None:
+    result = run(tmp_path, source=TESTED, validate_every_steps=4)
+    (test,) = lines(tmp_path, "test")
+    assert (test["step"], list(test["r2_per_covariate"])) == (12, ["velocity_x", "velocity_y"])
+    assert list(test["r2_per_recording"]) == ["a", "b"]
+    assert [row["split"] for row in lines(tmp_path, "baseline")] == ["stored", "stored", "test", "test"]
+    assert result.validation is not None
+    ridge = [row["r2"] for row in (result.baselines[1], result.test_baselines[1])]
+    first = f"R2 {result.validation.r2:.2f} (ridge {ridge[0]:.2f})"
+    assert summary(result) == f"{first}; test {test['r2']:.2f} (ridge {ridge[1]:.2f})"
+    model = from_pretrained(result.model_folder, Ndt3)
+    predicted, values = [], []
+    for one, tokens in zip(TESTED.recordings, TESTED.tokens, strict=True):
+        chunks = [Chunk.of(tokens, int(c), one.patch_channels) for c in one.chunks_of("test")]
+        predicted.append(np.concatenate(decode(model, chunks)).astype(np.float64))
+        values.append(np.concatenate([chunk.tokens.covariates.reshape(-1, 2) for chunk in chunks]).astype(np.float64))
+    true, decoded = np.concatenate(values), np.concatenate(predicted)
+    expected = 1 - ((true - decoded) ** 2).sum() / ((true - true.mean(axis=0)) ** 2).sum()
+    assert test["r2"] == pytest.approx(expected, abs=1e-4)
+    run(tmp_path, source=TESTED, validate_every_steps=4)  # as after a kill between the line and the model
+    assert len(lines(tmp_path, "test")) == 1
+
+
+def test_test_bins_decide_nothing(tmp_path: Path) -> None:
+    """Other tokens there, and one more recording that is only tested, before the others: the same weights."""
+    run(tmp_path / "first", source=TESTED)
+    other = spike_source("0", n_bins=200, spans=[Span("test", 0, 200)], seed=8)
+    changed = [replace(one, covariates=one.covariates.copy(), patches=one.patches.copy()) for one in TESTED.tokens]
+    for tokens in changed:
+        first = tokens.chunk_contents[41]  # the first chunk that is tested
+        tokens.covariates[first[TokenKind.COVARIATE] :] *= -1
+        tokens.patches[first[TokenKind.SPIKE] :] = 1
+    more = MemorySpikeTokens([*other.recordings, *TESTED.recordings], [*other.tokens, *changed])
+    result = run(tmp_path / "second", source=more)
+    assert weights(tmp_path / "first") == weights(tmp_path / "second")
+    for kind in ("train", "validation"):
+        assert lines(tmp_path / "first", kind) == lines(tmp_path / "second", kind)
+    assert result.test is not None
+    assert [*result.test.r2_per_recording] == ["0", "a", "b"]
+    assert result.test_baselines[1]["calibrated"] == ["0"]
+    assert result.baselines == tuple(row for row in lines(tmp_path / "first", "baseline") if row["split"] == "stored")
+    assert Ndt3Task(CONFIG, more).settings() == Ndt3Task(CONFIG, TESTED).settings()
 
 
 # Fine-tuning

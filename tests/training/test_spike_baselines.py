@@ -19,7 +19,7 @@ FABRIC = Fabric(accelerator="cpu", devices=1)
 
 def rows(source: MemorySpikeTokens, ridge: RidgeConfig | None = RIDGE) -> dict[str, dict[str, object]]:
     found = baseline_rows(source, split_chunks(source.recordings, Ndt3TrainConfig()), ridge, FABRIC)
-    return {str(row["name"]): row for row in found}
+    return {str(row["name"]): row for row in found["validation"]}
 
 
 def test_tokens_are_put_back_on_their_bins() -> None:

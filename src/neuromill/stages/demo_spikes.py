@@ -52,7 +52,7 @@ class SpikeRoad:
         rows = metrics_of(workspace, results)
         losses = [row["loss"] for row in rows if row["kind"] == "train"]
         r2 = [row["r2"] for row in rows if row["kind"] == "validation"]
-        ridge = [row["r2"] for row in rows if row["kind"] == "baseline"]
+        ridge = [row["r2"] for row in rows if row["kind"] == "baseline" and row["split"] != "test"]
         facts = {"first_loss": losses[0], "last_loss": losses[-1], "r2": r2[-1], "ridge_r2": ridge[-1]}
         return Measured(_lines(facts), facts, _problems(facts))
 

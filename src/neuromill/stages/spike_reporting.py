@@ -261,7 +261,7 @@ def _training(run: Path) -> SpikeTraining | None:
         train=train,
         validation=_curve(of_kind["validation"]),
         model=_scores("model", of_kind["validation"][-1]) if of_kind["validation"] else None,
-        baselines=tuple(_scores(row["name"], row) for row in of_kind["baseline"]),
+        baselines=tuple(_scores(row["name"], row) for row in of_kind["baseline"] if row["split"] != "test"),
     )
 
 

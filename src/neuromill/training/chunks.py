@@ -6,7 +6,7 @@ rank r is a function of (seed, epoch, r, k) and of the chunks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 from neuromill.models.ndt3_batch import smallest_budget
 from neuromill.records import ConfigError
 from neuromill.training.spike_source import TRAIN, VALIDATION
+from neuromill.training.task import TEST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,10 +31,14 @@ RANDOM_TRAIN_SHARE = 0.8
 
 
 class ChunkSplit(NamedTuple):
-    """Chunks to learn from and held-out ones: int64 [chunk, 2] of recording and chunk, ascending."""
+    """Chunks to learn from and held-out ones: int64 [chunk, 2] of recording and chunk, ascending.
+
+    Those of ``test`` are scored once, by the finished model.
+    """
 
     train: Chunks
     validation: Chunks
+    test: Chunks
 
 
 class Block(NamedTuple):
@@ -45,14 +50,15 @@ class Block(NamedTuple):
 
 
 def split_chunks(recordings: Sequence[SpikeTokenRecording], config: Ndt3TrainConfig) -> ChunkSplit:
-    """Chunks of the splits that the recordings say, or (parity) a random draw over those of both.
+    """Chunks of the splits that the recordings say, or (parity) a random draw over those of train and validation.
 
     Raises
     ------
     ConfigError
         Nothing is left to learn from.
     """
-    train, validation = (_listed([one.chunks_of(split) for one in recordings]) for split in (TRAIN, VALIDATION))
+    parts = (TRAIN, VALIDATION, TEST)
+    train, validation, test = (_listed([one.chunks_of(part) for one in recordings]) for part in parts)
     if config.split == "random_chunks":
         train, validation = _drawn(np.concatenate((train, validation)), config.seed)
     if not len(train):
@@ -60,7 +66,7 @@ def split_chunks(recordings: Sequence[SpikeTokenRecording], config: Ndt3TrainCon
             "no chunk lies wholly within the train split",
             next_step="give the training blocks or sessions more time in the card's `splits`",
         )
-    return ChunkSplit(train, validation)
+    return ChunkSplit(train, validation, test)
 
 
 def check_budget(recordings: Sequence[SpikeTokenRecording], token_budget: int) -> None:
@@ -85,13 +91,13 @@ def _listed(chunks: Sequence[Chunks]) -> Chunks:
     return np.stack((numbers, np.concatenate(chunks) if chunks else numbers), axis=1)
 
 
-def _drawn(chunks: Chunks, seed: int) -> ChunkSplit:
+def _drawn(chunks: Chunks, seed: int) -> tuple[Chunks, Chunks]:
     chunks = np.unique(chunks, axis=0)
     is_train = np.zeros(len(chunks), np.bool_)
     is_train[
         np.random.default_rng([seed, 0x73706C69]).permutation(len(chunks))[: round(RANDOM_TRAIN_SHARE * len(chunks))]
     ] = True
-    return ChunkSplit(chunks[is_train], chunks[~is_train])
+    return chunks[is_train], chunks[~is_train]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +156,12 @@ class ChunkSampling:
         total = self._n_all()
         wanted = [number % total for number in numbers if self.shuffle or number < total]
         return tuple(order[number * self.batch_size : (number + 1) * self.batch_size] for number in wanted)
+
+    def first_chunks(self, limit: int | None) -> Chunks:
+        """Chunks of the first ``limit`` batches of every rank in epoch 0, all together."""
+        ranks = (replace(self, rank=rank) for rank in range(self.world_size))
+        plans = [plan for one in ranks for plan in one.epoch(0)[:limit]]
+        return self.chunks[np.concatenate(plans)] if plans else self.chunks[:0]
 
     def _n_all(self) -> int:
         return -(-len(self.chunks) // self.batch_size)

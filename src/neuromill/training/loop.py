@@ -16,7 +16,7 @@ from neuromill.training.checkpoints import RunState, latest_checkpoint, load_sta
 from neuromill.training.config import FREE_SETTINGS
 from neuromill.training.metrics import MetricsFile
 from neuromill.training.schedule import step_seed
-from neuromill.training.task import B, O, Place, S
+from neuromill.training.task import TEST, B, HasTest, O, Place, S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,9 @@ class TrainResult(Generic[S]):
     validation
         Of the last step; None without validation recordings.
     baselines
-        Lines of kind "baseline".
+        Lines of kind "baseline" beside the validation.
+    test, test_baselines
+        The same for the test data, if the task has any.
     device, precision, world_size
         What it was computed on and in: "cpu" or "cuda", what "auto" came to, number of ranks.
     """
@@ -68,6 +70,8 @@ class TrainResult(Generic[S]):
     device: str
     precision: str
     world_size: int
+    test: S | None = None
+    test_baselines: tuple[dict[str, Any], ...] = ()
 
 
 def train(task: Task[B, O, S], folder: Path, *, on_step: Callable[[Progress], None] | None = None) -> TrainResult[S]:
@@ -114,7 +118,7 @@ def resolve_precision(config: RunConfig) -> str:
 class _Run(Generic[B, O, S]):
     def __init__(self, task: Task[B, O, S], fabric: Fabric, folder: Path) -> None:
         self.task, self.config, self.fabric, self.folder = task, task.config, fabric, folder
-        place = Place(fabric.global_rank, fabric.world_size, pin_memory=fabric.device.type == "cuda")
+        self.place = place = Place(fabric.global_rank, fabric.world_size, pin_memory=fabric.device.type == "cuda")
         self.train_loader = task.train_loader(place)
         self.validation_loader = task.validation_loader(place)
         self.batches_per_epoch = len(self.train_loader)
@@ -148,6 +152,7 @@ class _Run(Generic[B, O, S]):
                 if on_step is not None and self.fabric.is_global_zero:
                     on_step(Progress(self.step, self.total_steps, self.logged_loss))
             self.epoch, self.batch = self.epoch + 1, 0
+        self._test()
         return self._result(resumed_from)
 
     def _resume(self) -> int:
@@ -217,7 +222,7 @@ class _Run(Generic[B, O, S]):
         if checkpoint or self.step == 1 or self.step % config.log_every_steps == 0:
             self._log()
         if self.validation_loader is not None and (last or self.step % config.validate_every_steps == 0):
-            self._validate(self.validation_loader)
+            self._score("validation", self.validation_loader, self.config.validation_batches)
         if checkpoint:
             self._save()
 
@@ -234,16 +239,24 @@ class _Run(Generic[B, O, S]):
         self._write("train", scores, lr=self.lr, grad_norm=float(self.grad_norm or 0.0), seconds=seconds)
         self._new_tally()
 
-    def _validate(self, loader: Loader[B]) -> None:
+    def _test(self) -> None:
+        """Score the test data, once: a run that was killed right after this has the line already."""
+        loader = self.task.test_loader(self.place) if isinstance(self.task, HasTest) else None
+        rows = self.metrics.rows()
+        known = self.fabric.broadcast(any(row["kind"] == TEST and row["step"] == self.step for row in rows))
+        if loader is not None and not known:
+            self._score(TEST, loader, None)
+
+    def _score(self, kind: str, loader: Loader[B], limit: int | None) -> None:
         started = time.perf_counter()
         tally = self.task.new_tally(self.fabric.device)
         self.wrapped.eval()
         with torch.no_grad(), self.fabric.autocast():
             # Not through the wrapper: ranks may have different numbers of held-out batches.
-            for held_out in loader.epoch(0, limit=self.config.validation_batches):
+            for held_out in loader.epoch(0, limit=limit):
                 tally.add(self.task.outcome(self.model, held_out.to(self.fabric.device)))
         self.wrapped.train()
-        self._write("validation", tally.scores(self.fabric), seconds=round(time.perf_counter() - started, 3))
+        self._write(kind, tally.scores(self.fabric), seconds=round(time.perf_counter() - started, 3))
         self.since = time.perf_counter()
 
     def _save(self) -> None:
@@ -274,7 +287,8 @@ class _Run(Generic[B, O, S]):
         self.fabric.barrier()
         rows = self.metrics.rows()
         losses = [row["loss"] for row in rows if row["kind"] == "train"]
-        validation = [row for row in rows if row["kind"] == "validation"]
+        validation, test = ([row for row in rows if row["kind"] == kind] for kind in ("validation", TEST))
+        baselines = [row for row in rows if row["kind"] == "baseline"]
         return TrainResult(
             model_folder=self.folder / "model",
             metrics_file=self.metrics.path,
@@ -283,7 +297,9 @@ class _Run(Generic[B, O, S]):
             last_loss=losses[-1],
             resumed_from=resumed_from,
             validation=self.task.scores_of(validation[-1]) if validation else None,
-            baselines=tuple(row for row in rows if row["kind"] == "baseline"),
+            baselines=tuple(row for row in baselines if row.get("split") != TEST),
+            test=self.task.scores_of(test[-1]) if test else None,
+            test_baselines=tuple(row for row in baselines if row.get("split") == TEST),
             device=self.fabric.device.type,
             precision=resolve_precision(self.config),
             world_size=self.fabric.world_size,

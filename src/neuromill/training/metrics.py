@@ -93,9 +93,9 @@ class Tally:
 
 
 class MetricsFile:
-    """Metrics of a run, one JSON object per line: ``kind`` is "train", "validation" or "baseline".
+    """Metrics of a run, one JSON object per line: ``kind`` is "train", "validation", "baseline" or "test".
 
-    ``step`` counts from 1; baselines are of step 0.
+    ``step`` counts from 1; baselines are of step 0, the test is of the last step.
     """
 
     def __init__(self, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from neuromill.models.files import WEIGHTS, from_pretrained
@@ -18,12 +19,12 @@ from neuromill.training.ndt3_metrics import MAX_COVARIATES, Ndt3Outcome, Ndt3Sco
 from neuromill.training.r2 import sums_of
 from neuromill.training.schedule import learning_rate
 from neuromill.training.spike_baselines import baseline_rows
-from neuromill.training.spike_source import check_recordings
+from neuromill.training.spike_source import VALIDATION, check_recordings
+from neuromill.training.task import TEST, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
     from lightning_fabric import Fabric
     from numpy.typing import NDArray
     from torch import Tensor, nn
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from neuromill.training.loop import Progress, TrainResult
     from neuromill.training.ndt3_config import Ndt3TrainConfig
     from neuromill.training.spike_source import SpikeTokenSource
-    from neuromill.training.task import Place
 
 SCRATCH = "scratch"
 NOTHING_HELD_OUT = "nothing is held out: a card with `splits` holds out subjects or blocks of time"
@@ -56,7 +56,8 @@ def train_ndt3(
     config
         Settings of the run.
     source
-        Recordings with their spans: those of the split "train" are learned from, "validation" is held out.
+        Recordings with their spans: those of the split "train" are learned from, "validation" is held out; "test" is
+        scored once, by the finished model.
     folder
         Gets ``metrics.jsonl``, ``checkpoints/`` and, at the end, ``model/``.
     on_step
@@ -70,20 +71,23 @@ def train_ndt3(
     task = Ndt3Task(config, source)
     if config.compare_scratch:
         changes = {"start_from": "", "compare_scratch": False, "ridge": None}
-        scratch = loop.train(Ndt3Task(config.model_copy(update=changes), source), folder / SCRATCH)
-        task.compared_with = scratch.validation
+        task.compared_with = loop.train(Ndt3Task(config.model_copy(update=changes), source), folder / SCRATCH)
     return loop.train(task, folder, on_step=on_step)
 
 
 def summary(result: TrainResult[Ndt3Scores]) -> str:
-    """One line on a run: ``R2 0.61 (ridge 0.55)``; the loss where nothing is held out or no covariate varies there."""
+    """One line on a run: ``R2 0.61 (ridge 0.55); test 0.58 (ridge 0.52)``.
+
+    The loss where nothing is held out for validation or no covariate varies there; no test where there is none.
+    """
     losses = f"loss {result.first_loss:.3f} -> {result.last_loss:.3f}"
     if result.validation is None:
-        return f"{losses}, no R2: {NOTHING_HELD_OUT}"
-    if result.validation.r2 is None:
-        return f"{losses}, no R2: no covariate varies in the held-out chunks"
-    beside = [f"{row['name']} {_shown(row['r2'])}" for row in result.baselines if row["name"] != "mean"]
-    return f"R2 {_shown(result.validation.r2)}" + (f" ({', '.join(beside)})" if beside else "")
+        first = f"{losses}, no R2: {NOTHING_HELD_OUT}" if result.test is None else losses
+    elif result.validation.r2 is None:
+        first = f"{losses}, no R2: no covariate varies in the held-out chunks"
+    else:
+        first = f"R2 {_beside(result.validation.r2, result.baselines)}"
+    return first if result.test is None else f"{first}; test {_beside(result.test.r2, result.test_baselines)}"
 
 
 class Ndt3Task:
@@ -95,7 +99,7 @@ class Ndt3Task:
         self._config, self._source = config, source
         self.split = split_chunks(source.recordings, config)
         self.first_weights = _first_weights(config)
-        self.compared_with: Ndt3Scores | None = None
+        self.compared_with: TrainResult[Ndt3Scores] | None = None
 
     @property
     def config(self) -> Ndt3TrainConfig:
@@ -103,12 +107,22 @@ class Ndt3Task:
         return self._config
 
     def settings(self) -> dict[str, Any]:
-        """Digests of the chunks on both sides and of the weights that a fine-tune starts from."""
-        data = [[r.name, r.covariates, r.patch_channels.tolist(), r.n_bins] for r in self._source.recordings]
+        """Digests of the chunks on both sides and of the weights that a fine-tune starts from.
+
+        Recordings that are only tested decide no weight: they are left out, and the others numbered without them.
+        """
+        deciding = [any(span.split != TEST for span in one.spans) for one in self._source.recordings]
+        kept = [one for one, decides in zip(self._source.recordings, deciding, strict=True) if decides]
+        data = [[r.name, r.covariates, r.patch_channels.tolist(), r.n_bins] for r in kept]
+        number = np.cumsum(deciding) - 1
+        train, validation = (
+            np.stack((number[chunks[:, 0]], chunks[:, 1]), axis=1)
+            for chunks in (self.split.train, self.split.validation)
+        )
         found = {
             "recordings": Digest.of(canonical_json(data)).hex,
-            "train_chunks": Digest.of(self.split.train.tobytes()).hex,
-            "validation_chunks": Digest.of(self.split.validation.tobytes()).hex,
+            "train_chunks": Digest.of(train.tobytes()).hex,
+            "validation_chunks": Digest.of(validation.tobytes()).hex,
         }
         if self._config.start_from:
             found["first_weights"] = Digest.of((Path(self._config.start_from) / WEIGHTS).read_bytes()).hex
@@ -128,6 +142,10 @@ class Ndt3Task:
     def validation_loader(self, place: Place) -> ChunkLoader | None:
         """Every held-out chunk once, as a whole up to the token budget."""
         return self._loader(self.split.validation, place, shuffle=False) if len(self.split.validation) else None
+
+    def test_loader(self, place: Place) -> ChunkLoader | None:
+        """Every test chunk once, as a whole up to the token budget."""
+        return self._loader(self.split.test, place, shuffle=False) if len(self.split.test) else None
 
     def learning_rate(self, step: int, total_steps: int) -> float:
         """Warm-up and cosine."""
@@ -158,13 +176,20 @@ class Ndt3Task:
 
     def baselines(self, fabric: Fabric) -> list[dict[str, Any]]:
         """Ridge and the training mean on the same bins, and the run from scratch where there is one."""
-        if not len(self.split.validation):
+        config, place = self._config, Place(fabric.global_rank, fabric.world_size)
+        loader = self.validation_loader(place)
+        if loader is None and not len(self.split.test):
             return []
-        rows = baseline_rows(self._source, self.split, self._config.ridge, fabric)
+        scored = self.split.validation if loader is None else loader.sampling.first_chunks(config.validation_batches)
+        split = self.split._replace(validation=scored)
+        rows = baseline_rows(self._source, split, config.ridge, fabric, token_budget=config.token_budget)
         if self.compared_with is not None:
-            kept = ("r2", "r2_per_covariate", "r2_per_recording")
-            rows.append({"name": SCRATCH, **{name: getattr(self.compared_with, name) for name in kept}})
-        return [row | {"split": self._config.split} for row in rows]
+            for part, scores in ((VALIDATION, self.compared_with.validation), (TEST, self.compared_with.test)):
+                if scores is not None:
+                    kept = ("r2", "r2_per_covariate", "r2_per_recording", "n_covariate")
+                    rows[part].append({"name": SCRATCH, **{name: getattr(scores, name) for name in kept}})
+        names = {VALIDATION: config.split, TEST: TEST}
+        return [row | {"split": names[part]} for part, lines in rows.items() for row in lines]
 
     def _loader(self, chunks: NDArray[np.int64], place: Place, *, shuffle: bool) -> ChunkLoader:
         config = self._config
@@ -201,6 +226,11 @@ def _first_weights(config: Ndt3TrainConfig) -> dict[str, Tensor] | None:
             next_step=f"set train.model to {other}",
         )
     return found.state_dict()
+
+
+def _beside(r2: float | None, baselines: Sequence[Mapping[str, Any]]) -> str:
+    others = [f"{row['name']} {_shown(row['r2'])}" for row in baselines if row["name"] != "mean"]
+    return _shown(r2) + (f" ({', '.join(others)})" if others else "")
 
 
 def _shown(r2: float | None) -> str:

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from neuromill.models.ndt3_batch import FIRST_COVARIATE_SLOT, FIRST_SPIKE_SLOT
+from neuromill.models.ndt3_batch import FIRST_COVARIATE_SLOT, FIRST_SPIKE_SLOT, TOKEN_BUDGET, Chunk, bins_within
 from neuromill.records import RecordingError, TokenKind
 from neuromill.training.ndt3_metrics import MAX_COVARIATES, R2Report, sum_over_ranks
 from neuromill.training.r2 import N_SUMS, sums_of
 from neuromill.training.ridge import fit_ridge
+from neuromill.training.spike_source import VALIDATION
+from neuromill.training.task import TEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from lightning_fabric import Fabric
     from numpy.typing import NDArray
@@ -51,38 +53,59 @@ class Unrolled:
 
 
 def baseline_rows(
-    source: SpikeTokenSource, split: ChunkSplit, ridge: RidgeConfig | None, fabric: Fabric
-) -> list[dict[str, Any]]:
-    """Lines "mean" and (unless ``ridge`` is None) "ridge" on the held-out chunks.
+    source: SpikeTokenSource,
+    split: ChunkSplit,
+    ridge: RidgeConfig | None,
+    fabric: Fabric,
+    *,
+    token_budget: int = TOKEN_BUDGET,
+) -> dict[str, list[dict[str, Any]]]:
+    """Lines "mean" and (unless ``ridge`` is None) "ridge" on the chunks of "validation" and of "test".
+
+    A held-out chunk above the budget of tokens is scored up to where the loader crops it, so that the bins are those
+    that NDT3 is scored on; ``n_covariate`` says how many values of them.
 
     Ridge is fitted to the training bins of each held-out recording. A recording that is held out as a whole has
     none; there, five blocks of its held-out bins are decoded in turn by a fit to the other four, and the line names
     the recording under ``calibrated``: such a decoder has seen the session, NDT3 has not. Recordings with too few
     bins for a fit are named under ``left_out`` and decoded by the mean.
     """
-    recordings = source.recordings
+    recordings, parts = source.recordings, {VALIDATION: split.validation, TEST: split.test}
     means = _means(source, split, fabric)
-    shape = (len(recordings), MAX_COVARIATES, N_SUMS)
-    mean_sums, ridge_sums, marks = np.zeros(shape), np.zeros(shape), np.zeros((len(recordings), 2))
-    for number in _share(np.unique(split.validation[:, 0]), fabric):
-        train, held_out = (bins_of(recordings[number], chunks_in(part, number)) for part in split)
-        bins = unroll(source, number)
-        rows = bins.valid & held_out[:, None]
+    shape = (len(parts), len(recordings), MAX_COVARIATES, N_SUMS)
+    mean_sums, ridge_sums, marks = np.zeros(shape), np.zeros(shape), np.zeros((*shape[:2], 2))
+    for number in _share(np.unique(np.concatenate([*parts.values()])[:, 0]), fabric):
+        one, bins = recordings[number], unroll(source, number)
+        lengths = _lengths_within(source, number, token_budget)
+        held_out = [_bins(one, chunks_in(chunks, number), lengths) for chunks in parts.values()]
         flat = np.broadcast_to(means[number, : bins.values.shape[1]], bins.values.shape)
-        mean_sums[number] = _sums(bins, flat, rows)
+        rows = [bins.valid & part[:, None] for part in held_out]
+        mean_sums[:, number] = [_sums(bins, flat, part) for part in rows]
         if ridge is not None:
-            decoded, marks[number] = _ridge(ridge, bins, train, held_out, recordings[number].bin_seconds)
-            ridge_sums[number] = _sums(bins, np.where(np.isnan(decoded), flat, decoded), rows)
-    packed = torch.from_numpy(np.concatenate([part.ravel() for part in (mean_sums, ridge_sums, marks)]))
+            train = bins_of(one, chunks_in(split.train, number))
+            decoded, how = _ridge(ridge, bins, train, held_out, one.bin_seconds)
+            ridge_sums[:, number] = [_sums(bins, np.where(np.isnan(decoded), flat, decoded), part) for part in rows]
+            marks[:, number] = [np.multiply(how, part.any()) for part in held_out]
+    packed = torch.from_numpy(np.concatenate([array.ravel() for array in (mean_sums, ridge_sums, marks)]))
     total = sum_over_ranks(packed.to(fabric.device), fabric).cpu().numpy()
     mean_sums, ridge_sums = total[: 2 * mean_sums.size].reshape(2, *shape)
-    rows_out = [{"name": "mean", **R2Report.of(mean_sums, recordings)._asdict()}]
-    if ridge is not None:
-        marked = total[2 * mean_sums.size :].reshape(-1, 2) > 0
-        names = [[one.name for one, is_so in zip(recordings, column, strict=True) if is_so] for column in marked.T]
-        report = R2Report.of(ridge_sums, recordings)._asdict()
-        rows_out.append({"name": "ridge", **report, "calibrated": names[CALIBRATED], "left_out": names[LEFT_OUT]})
-    return rows_out
+    marks = total[2 * mean_sums.size :].reshape(marks.shape)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, (part, chunks) in enumerate(parts.items()):
+        if len(chunks):
+            found[part] = [_row("mean", mean_sums[number], recordings)]
+            if ridge is not None:
+                found[part].append(_row("ridge", ridge_sums[number], recordings) | _named(marks[number], recordings))
+    return found
+
+
+def _row(name: str, sums: NDArray[np.float64], recordings: Sequence[SpikeTokenRecording]) -> dict[str, Any]:
+    return {"name": name, **R2Report.of(sums, recordings)._asdict(), "n_covariate": int(sums[..., 0].sum())}
+
+
+def _named(marks: NDArray[np.float64], recordings: Sequence[SpikeTokenRecording]) -> dict[str, list[str]]:
+    names = [[one.name for one, is_so in zip(recordings, column > 0, strict=True) if is_so] for column in marks.T]
+    return {"calibrated": names[CALIBRATED], "left_out": names[LEFT_OUT]}
 
 
 def unroll(source: SpikeTokenSource, number: int) -> Unrolled:
@@ -126,22 +149,41 @@ def chunks_in(chunks: NDArray[np.int64], recording: int) -> NDArray[np.int64]:
 
 def bins_of(recording: SpikeTokenRecording, chunks: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Bins of some chunks: bool [time]."""
+    return _bins(recording, chunks, recording.chunk_n_bins)
+
+
+def _bins(recording: SpikeTokenRecording, chunks: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """First ``lengths`` (of every chunk of the recording) bins of some chunks: bool [time]."""
     inside = np.zeros(recording.n_bins, np.bool_)
-    for start, length in zip(recording.chunk_start_bins[chunks], recording.chunk_n_bins[chunks], strict=True):
+    for start, length in zip(recording.chunk_start_bins[chunks], lengths[chunks], strict=True):
         inside[start : start + length] = True
     return inside
+
+
+def _lengths_within(source: SpikeTokenSource, number: int, token_budget: int) -> NDArray[np.int64]:
+    """Bins of each chunk that a budget of tokens leaves: int64 [chunk]."""
+    patch_channels = source.recordings[number].patch_channels
+    lengths = [
+        min(chunk.n_bins, bins_within(chunk, token_budget))
+        for tokens in _pieces(source, number)
+        for chunk in (Chunk.of(tokens, place, patch_channels) for place in range(tokens.n_chunks))
+    ]
+    return np.array(lengths, np.int64)
 
 
 def _ridge(
     config: RidgeConfig,
     bins: Unrolled,
     train: NDArray[np.bool_],
-    held_out: NDArray[np.bool_],
+    held_out: Sequence[NDArray[np.bool_]],
     bin_seconds: float,
 ) -> tuple[NDArray[np.float64], tuple[bool, bool]]:
-    """Decoded values, NaN where there are none, and whether the recording was left out or calibrated."""
+    """Decoded values of disjoint parts, NaN for none, and whether the recording was left out or calibrated."""
     decoded = np.full(bins.values.shape, np.nan)
-    turns = [(train, held_out)] if train.any() else _turns(held_out)
+    if train.any():
+        turns = [(train, np.logical_or.reduce(held_out))]
+    else:
+        turns = [turn for part in held_out if part.any() for turn in _turns(part)]
     try:
         for learn, tell in turns:
             rows = bins.valid & learn[:, None]

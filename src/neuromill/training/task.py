@@ -7,7 +7,7 @@ A new model is a settings class that extends :class:`neuromill.training.config.R
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,6 +48,8 @@ class Scores(Protocol):
         """Return JSON values of a line of metrics, ``loss`` among them."""
         ...
 
+
+TEST = "test"  # kind of the line of the test, and `split` of the baselines beside it
 
 B = TypeVar("B", bound=Batch)
 O = TypeVar("O", bound=Outcome)  # noqa: E741 - of outcome
@@ -138,5 +140,17 @@ class Task(Protocol[B, O, S_co]):
         ...
 
     def baselines(self, fabric: Fabric) -> Sequence[dict[str, Any]]:
-        """Lines of kind "baseline" to stand beside the validation; called on every rank, rank 0 writes."""
+        """Lines of kind "baseline" to stand beside the validation; called on every rank, rank 0 writes.
+
+        Those with ``split: test`` stand beside the test.
+        """
+        ...
+
+
+@runtime_checkable
+class HasTest(Protocol[B_co]):
+    """A task that has test data: the finished model is scored on it once."""
+
+    def test_loader(self, place: Place) -> Loader[B_co] | None:
+        """Test batches, each example on exactly one rank; None without any."""
         ...
