@@ -3,10 +3,12 @@
 import io
 import json
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numcodecs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -299,6 +301,111 @@ ZARR_CODES = [
 @pytest.mark.parametrize(("store", "expected"), ZARR_CODES)
 def test_damaged_stores(store: Objects, expected: str) -> None:
     assert code(lambda: open_zarr(store, "z").array("x").read()) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("shape", [-5]), ("shape", ["a"]), ("shape", [True]), ("shape", 4), ("shape", [2**63]), ("shape", [1] * 33),
+        ("chunks", [0]), ("chunks", [2.0]), ("chunks", []), ("chunks", [2**40]),
+        ("dtype", "nonsense"), ("dtype", 5), ("dtype", []), ("dtype", [["a"]]), ("dtype", "(1,"),
+        ("dtype", "|S99999999999"),
+        ("order", "X"), ("order", ["C"]), ("dimension_separator", 5),
+        ("compressor", 5), ("compressor", {"level": 1}), ("compressor", {"id": "zstd", "size": 1}),
+        ("filters", 5), ("filters", ["delta"]), ("filters", [{"id": "delta"}]),
+        ("fill_value", "abc"), ("fill_value", [1.0]), ("fill_value", {}), ("zarr_format", "2"),
+    ],
+)  # fmt: skip
+def test_a_damaged_key_of_an_array_is_named(key: str, value: Any) -> None:
+    tree = open_zarr(store_of({key: value}), "z")
+    assert tree.kind("x") == "array"
+    with pytest.raises(RecordingError, match=f"x/.zarray: {key} is ") as caught:
+        tree.array("x").read()
+    assert caught.value.code == FailureCode.UNREADABLE
+
+
+@pytest.mark.parametrize(("dtype", "fill"), [("|u1", 300), ("|u1", -1), ("<i4", 1.5), ("<i4", "NaN"), ("<f8", "1.0")])
+def test_a_fill_value_is_one_of_the_type(dtype: str, fill: Any) -> None:
+    tree = open_zarr(store_of({"dtype": dtype, "fill_value": fill}), "z")
+    with pytest.raises(RecordingError, match="fill_value"):
+        tree.array("x")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("x/.zattrs", [], "x/.zattrs"), ("x/.zattrs", "text", "x/.zattrs"),
+        ("g/.zattrs", {"zarr_link": 5}, "zarr_link"),
+        ("g/.zattrs", {"zarr_link": ["x"]}, "zarr_link"), ("g/.zgroup", 5, "g/.zgroup"), ("x/.zarray", [], "x/.zarray"),
+        (".zgroup", [], ".zgroup"), (".zgroup", {}, "zarr_format"), (".zmetadata", [], ".zmetadata"),
+    ],
+)  # fmt: skip
+def test_damaged_documents_are_named(key: str, value: Any, words: str) -> None:
+    store = store_of({})
+    store.update(objects(**{"g/.zgroup": {"zarr_format": 2}}))
+    store.update(objects(**{key: value}))
+
+    def use() -> None:
+        tree = open_zarr(store, "z")
+        for path in ("x", "g"):
+            tree.kind(path), tree.attributes(path), tree.children(path)
+        tree.array("x").read()
+
+    with pytest.raises(RecordingError, match=words) as caught:
+        use()
+    assert caught.value.code == FailureCode.UNREADABLE
+
+
+@pytest.mark.parametrize("shape", [[10**12], [2**62], [10**6, 10**6], [2**30]])
+def test_what_a_zarr_array_declares_is_bounded(shape: list[int]) -> None:
+    array = open_zarr(store_of({"shape": shape, "chunks": [2] * len(shape)}), "z").array("x")
+    assert code(array.read) == "too_large"
+    assert array.read(5, 5).size == 0
+    if len(shape) == 1:
+        assert array.read(10**6, 10**6 + 3).size == 3
+
+
+CODEC_NAMES = ["zlib", "gzip", "bz2", "lzma", "zstd", "blosc", "lz4"]
+
+
+@pytest.mark.parametrize("name", CODEC_NAMES)
+def test_a_chunk_decodes_to_its_declared_bytes_and_no_more(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = numcodecs.get_codec({"id": name})
+    array = {"shape": [1000], "chunks": [1000], "compressor": codec.get_config()}
+    values = np.arange(1000.0)
+    good = open_zarr(store_of(array, c0=bytes(codec.encode(values.tobytes()))), "z")
+    np.testing.assert_array_equal(good.array("x").read(), values)
+    short = open_zarr(store_of(array, c0=bytes(codec.encode(values[:999].tobytes()))), "z")
+    assert code(short.array("x").read) == "truncated"
+    cut = open_zarr(store_of(array, c0=bytes(codec.encode(values.tobytes()))[:-9]), "z")
+    assert code(cut.array("x").read) == "unreadable"
+    bomb = store_of(array, c0=bytes(codec.encode(bytes(2**26))))
+    tracemalloc.start()
+    try:
+        assert code(open_zarr(bomb, "z").array("x").read) == "unreadable"
+        assert tracemalloc.get_traced_memory()[1] < 2**24  # lzma has a dictionary of 8 MiB
+    finally:
+        tracemalloc.stop()
+
+
+def test_text_that_states_more_items_than_a_chunk_has_is_not_decoded() -> None:
+    array = {"dtype": "|O", "fill_value": "", "filters": [{"id": "vlen-utf8"}]}
+    store = store_of(array, c0=struct.pack("<I", 2**31 - 1) + bytes(100))
+    assert code(open_zarr(store, "z").array("x").read) == "unreadable"
+
+
+def test_what_a_sparse_hdf5_array_declares_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (12 * 10**9,), "f8", chunks=(1000,))
+        file.create_dataset("small", (2**31,), "u1", chunks=(1000,))  # read as float64
+    array = open_hdf5(path, "a").array("x")
+    with pytest.raises(RecordingError, match=r"x declares .* 89.4 GiB") as caught:
+        array.read()
+    assert caught.value.code == FailureCode.TOO_LARGE
+    assert caught.value.next_step
+    assert array.read(10**9, 10**9 + 5).tolist() == [0] * 5
+    assert code(open_hdf5(path, "a").array("small").read) == "too_large"
 
 
 def test_a_store_that_cannot_list_needs_consolidated_metadata() -> None:

@@ -64,6 +64,16 @@ def unsupported(what: str, where: str, next_step: str) -> RecordingError:
     return RecordingError(FailureCode.UNSUPPORTED_FORMAT, what, where=where, next_step=next_step)
 
 
+def too_large(what: str, where: str) -> RecordingError:
+    """Return the error for an array that declares more than there is room for."""
+    return RecordingError(
+        FailureCode.TOO_LARGE,
+        what,
+        where=where,
+        next_step="its declared size may be damaged; else leave the array out of the card's layout",
+    )
+
+
 def missing_fact(what: str, where: str) -> RecordingError:
     """Return the error for something that has to be known and that nothing states."""
     return RecordingError(

@@ -6,16 +6,18 @@ by array, in blocks, under the same paths, so that the copy opens exactly as the
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuromill.readers.complaints import too_large
 from neuromill.readers.nwb_behaviour import declared, series_below, why_not
 from neuromill.readers.nwb_trials import TIMES, column_names
 from neuromill.readers.nwb_units import ELECTRODES, PREFIX
-from neuromill.readers.trees import join
+from neuromill.readers.trees import MAX_READ_BYTES, join
 from neuromill.records import ConfigError
 
 if TYPE_CHECKING:
@@ -141,6 +143,9 @@ def _copy_array(tree: Tree, path: str, file: Any) -> bool:
     row_bytes = 8 * int(np.prod(array.shape[1:], dtype=np.int64))
     step = max(array.chunk_rows, BLOCK_BYTES // max(1, row_bytes), 1)
     block = array.read(0, step)
+    size = int(block.dtype.itemsize) * math.prod(array.shape)
+    if size > MAX_READ_BYTES:  # a sparse array would become a full one
+        raise too_large(f"{path} would take {size / 2**30:.1f} GiB of an extract", tree.where)
     copy = file.create_dataset(path, shape=array.shape, dtype=block.dtype)
     copy[: len(block)] = block
     for start in range(step, array.shape[0], step):

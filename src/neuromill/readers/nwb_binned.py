@@ -10,7 +10,7 @@ import numpy as np
 from neuromill.readers.clocks import union
 from neuromill.readers.complaints import bad_timestamps, missing_fact, no_spikes, unreadable
 from neuromill.readers.nwb_series import read_stamps
-from neuromill.readers.trees import join
+from neuromill.readers.trees import check_room, join
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,6 +53,7 @@ def read_counts(tree: Tree, layout: UnitsLayout, columns: Sequence[int]) -> RawC
     array = counts_array(tree, layout)
     n_times, n_columns = array.shape
     stamps = read_stamps(tree, layout.path, n_times, "auto")
+    check_room(join(layout.path, "data"), (n_times, len(columns)), 1, tree.where)
     counts: NDArray[np.integer] = np.zeros((n_times, len(columns)), dtype=np.uint8)
     bads: dict[int, str] = {}
     step = max(array.chunk_rows, BLOCK_BYTES // (8 * n_columns), 1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuromill.readers.complaints import bad_timestamps, missing_fact, unreadable
-from neuromill.readers.trees import join
+from neuromill.readers.trees import FLOAT_BYTES, check_room, join
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,6 +73,7 @@ def read_series(tree: Tree, path: str, clock: str) -> RawSeries:
     array = tree.array(data)
     if array.values not in ("number", "bool") or len(array.shape) not in (1, 2):
         raise unreadable(f"{data} is not a series of numbers, [time] or [time, dimension]", tree.where)
+    check_room(data, array.shape, FLOAT_BYTES, tree.where)
     stamps = read_stamps(tree, path, array.shape[0], clock)
     attributes, notes = tree.attributes(data), []
     values = array.read().astype(np.float64)
@@ -159,6 +160,7 @@ def _regular(tree: Tree, path: str, n_rows: int, *, is_period: bool) -> NDArray[
         raise bad_timestamps(f"{path} and its rate are not a time and a positive number", tree.where)
     if is_period and rate > 1:
         raise bad_timestamps(f"the rate of {path} is {rate:g}: not seconds per sample, as the card says", tree.where)
+    check_room(path, (n_rows,), FLOAT_BYTES, tree.where)
     samples = np.arange(n_rows, dtype=np.float64)
     seconds: NDArray[np.float64] = samples * rate if is_period else samples / rate
     return seconds + float(start[0])

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuromill.readers.clocks import run_spans
-from neuromill.readers.complaints import missing_fact, no_spikes, truncated, unreadable
+from neuromill.readers.clocks import QUIET_SECONDS, run_spans, stretches
+from neuromill.readers.complaints import missing_fact, no_spikes, too_large, truncated, unreadable
 from neuromill.readers.trees import join
 from neuromill.records import UnitTable
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ELECTRODES = "general/extracellular_ephys/electrodes"
 PREFIX = "electrodes."
 BLOCK_ROWS = 2**20
+MAX_UNITS = 2**20  # a thousand times what the largest probes give; each has a row of Python objects
 NOT_NAMES = ("", "unknown", "none", "n/a", "na")
 SORTED_WORDS = ("sorted", "good", "su", "single", "true")
 UNSORTED_WORDS = ("unsorted", "mua", "multi", "noise", "false")
@@ -75,13 +76,18 @@ class Ragged:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainScan:
-    """What one pass over the spikes of a unit says: how many, first and last, why it is masked, its stretches."""
+    """What one pass over the spikes of a unit says.
+
+    How many, first and last, why it is masked, the runs between resets of its clock, and, in order of time, the
+    stretches without a silence above ``QUIET_SECONDS``.
+    """
 
     n_spikes: int = 0
     first: float = np.inf
     last: float = -np.inf
     bad: str = ""
     runs: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+    stretches: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
 
 
 def scan(times: NDArray[np.float64], earliest: float) -> TrainScan:
@@ -96,7 +102,9 @@ def scan(times: NDArray[np.float64], earliest: float) -> TrainScan:
         return TrainScan(len(times), bad="non_finite")
     first, last = float(times.min()), float(times.max())
     bad = "before_start" if first < earliest else ""
-    return TrainScan(len(times), first, last, bad, run_spans(times))
+    runs = run_spans(times)
+    ordered = times if len(runs) == 1 else np.sort(times)
+    return TrainScan(len(times), first, last, bad, runs, stretches(ordered, QUIET_SECONDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +134,8 @@ def check_has_units(tree: Tree, layout: UnitsLayout) -> int:
 
 def read_unit_rows(tree: Tree, layout: UnitsLayout, n_rows: int, group: str) -> UnitRows:
     """Read the columns of ``n_rows`` units that lie at ``group`` (a units table, or a series with electrodes)."""
+    if n_rows > MAX_UNITS:
+        raise too_large(f"{group} declares {n_rows} units, the limit is {MAX_UNITS}", tree.where)
     columns = UnitColumns(tree, group, n_rows)
     dropped = set(layout.drop_rows)
     kept = [row for row in range(n_rows) if row not in dropped]
@@ -171,7 +181,7 @@ class UnitColumns:
         """Ids of the electrodes of each unit, joined by commas."""
         n_electrodes = self._n_electrodes()
         ids = self._column(join(self._table, "id"), n_electrodes) if n_electrodes else None
-        names = ids or tuple(range(n_electrodes))
+        names = ids or range(n_electrodes)
         return tuple(",".join(str(names[row]) for row in rows) for rows in self._all)
 
     def get(self, column: str) -> tuple[Any, ...] | None:

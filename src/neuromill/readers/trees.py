@@ -6,6 +6,7 @@ what it refers to, and whatever the library raises on a damaged file is a code.
 
 from __future__ import annotations
 
+import math
 import struct
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from neuromill.readers.complaints import missing, truncated, unreadable, unsupported
+from neuromill.readers.complaints import missing, too_large, truncated, unreadable, unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,6 +33,10 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SIGNATURE_PLACES = (0, 512, 1024, 2048, 4096, 8192)  # after a user block of that size
 MAX_LINKS = 16
 CHUNK_CACHE_BYTES = 8 * 2**20
+# What one read may take. The largest array that is read at once is the behaviour of a session: a day of six dimensions
+# at 1 kHz is 4 GiB. A sparse file of a few kilobytes can declare any size.
+MAX_READ_BYTES = 8 * 2**30
+FLOAT_BYTES = 8  # readers work in float64, whatever a file holds; text is a pointer of as many
 
 
 class TreeArray(Protocol):
@@ -50,7 +55,10 @@ class TreeArray(Protocol):
         """Rows that are stored together; 1 where they are not stored in chunks."""
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows ``start`` to ``stop`` (numpy rules); a scalar is read whole. Text and references are objects ``str``."""
+        """Rows ``start`` to ``stop`` (numpy rules); a scalar is read whole. Text and references are objects ``str``.
+
+        Raises ``too_large`` where the rows take more than ``MAX_READ_BYTES``.
+        """
 
 
 class Tree(Protocol):
@@ -89,6 +97,14 @@ def damage_as_codes(where: str) -> Iterator[None]:
         if "filter" in words and ("not registered" in words or "plugin" in words):
             raise unsupported(words, where, "write it again with a standard compression") from error
         raise unreadable(words, where) from error
+
+
+def check_room(path: str, shape: tuple[int, ...], itemsize: int, where: str) -> None:
+    """Compare what a read of a declared shape takes with ``MAX_READ_BYTES``; raises ``too_large``."""
+    size = math.prod(shape) * max(itemsize, FLOAT_BYTES)
+    if size > MAX_READ_BYTES:
+        room = MAX_READ_BYTES / 2**30
+        raise too_large(f"{path} declares {shape}: {size / 2**30:.1f} GiB to read, the limit is {room:g} GiB", where)
 
 
 def open_hdf5(source: Path | BinaryIO | RawIOBase, where: str) -> Hdf5Tree:
@@ -248,6 +264,7 @@ class Hdf5Array:
         self._shape: tuple[int, ...] = (0,) if self._is_null else tuple(dataset.shape)
         self._values = hdf5_values(dataset.dtype)
         self._chunk_rows = int(dataset.chunks[0]) if dataset.chunks else 1
+        self._name, self._itemsize = str(dataset.name).strip("/"), int(dataset.dtype.itemsize)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -269,7 +286,11 @@ class Hdf5Array:
         if self._is_null:
             return np.empty(0)
         rows: Any = slice(start, stop) if self.shape else ()
-        kind = self.values
+        kind, shape = self.values, self.shape
+        if shape:
+            first, last, _ = rows.indices(shape[0])
+            shape = (max(0, last - first), *shape[1:])
+        check_room(self._name, shape, self._itemsize, self._where)
         with damage_as_codes(self._where):
             if kind == "text":
                 return np.asarray(self._dataset.asstr(errors="replace")[rows], dtype=object)

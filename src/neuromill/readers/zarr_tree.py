@@ -14,25 +14,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from neuromill.readers.complaints import missing, truncated, unreadable, unsupported
-from neuromill.readers.trees import MAX_LINKS, damage_as_codes, plain_values
+from neuromill.readers.complaints import missing, too_large, truncated, unreadable, unsupported
+from neuromill.readers.trees import MAX_LINKS, check_room, damage_as_codes, plain_values
+from neuromill.readers.zarr_meta import ArrayMeta, array_meta, attributes_of, check_version, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
     from neuromill.readers.trees import Kind, Values
 
-# Codecs that turn bytes into bytes or numbers and nothing else; "pickle" runs code and is not among them.
-CODECS = frozenset(
-    {
-        "blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "shuffle", "delta", "fixedscaleoffset", "astype",
-        "vlen-utf8", "vlen-bytes", "json2", "crc32", "crc32c", "adler32", "fletcher32",
-    }
-)  # fmt: skip
-MAX_CHUNK_BYTES = 2**31
-NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+# Of one read: each costs a look into the store, an absent one too.
+MAX_CHUNKS = 2**20
 
 
 class ObjectStore(Protocol):
@@ -74,12 +68,13 @@ def open_zarr(store: ObjectStore, where: str) -> ZarrTree:
     if store.get("zarr.json") is not None:
         raise unsupported("Zarr v3 group", where, "NWB is stored as Zarr v2; write it again with hdmf-zarr")
     consolidated = _json(store, ".zmetadata", where)
-    documents = None if consolidated is None else consolidated.get("metadata")
+    documents = consolidated.get("metadata") if isinstance(consolidated, dict) else None
     if consolidated is not None and not isinstance(documents, dict):
         raise unreadable(".zmetadata has no metadata", where)
     root = _json(store, ".zgroup", where) if documents is None else documents.get(".zgroup")
-    if not isinstance(root, dict):
+    if root is None:
         raise unreadable("no Zarr group: neither .zmetadata nor .zgroup", where)
+    check_version(root, ".zgroup", where)
     if documents is None:
         keys = getattr(store, "keys", None)
         if keys is None:
@@ -120,12 +115,17 @@ class ZarrTree:
         found = self._resolve(path)
         if found is None:
             return ""
-        return "array" if self._document(found, ".zarray") else "group"
+        if self._is_array(found):
+            return "array"
+        document = self._document(found, ".zgroup")
+        if document is not None:  # a group may be there by what is below it alone
+            check_version(document, f"{found}/.zgroup", self._where)
+        return "group"
 
     def children(self, path: str) -> tuple[str, ...]:
         """Names below a group, links included."""
         found = self._resolve(path)
-        if found is None or self._document(found, ".zarray"):
+        if found is None or self._is_array(found):
             return ()
         return tuple(dict.fromkeys((*self._below.get(found, ()), *self._links(found))))
 
@@ -134,17 +134,16 @@ class ZarrTree:
         found = self._resolve(path)
         if found is None:
             return {}
-        attributes = self._document(found, ".zattrs") or {}
-        return {name: _plain(value) for name, value in attributes.items() if name != "zarr_link"}
+        return {name: _plain(value) for name, value in self._attributes(found).items() if name != "zarr_link"}
 
     def array(self, path: str) -> ZarrArray:
         """Return the array at a path."""
         found = self._resolve(path)
-        document = None if found is None else self._document(found, ".zarray")
-        if found is None or not isinstance(document, dict):
+        if found is None or not self._is_array(found):
             raise unreadable(f"{path} is not an array", self._where)
-        with damage_as_codes(self._where):
-            return ZarrArray(self._store, found, document, self._document(found, ".zattrs") or {}, self._where)
+        meta = array_meta(self._document(found, ".zarray"), found, self._where)
+        refers = self._attributes(found).get("zarr_dtype") == "object"
+        return ZarrArray(self._store, found, meta, self._where, refers=refers)
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -152,9 +151,14 @@ class ZarrTree:
     def _document(self, path: str, name: str) -> Any:
         return self._documents.get(f"{path}/{name}" if path else name)
 
+    def _is_array(self, path: str) -> bool:
+        return (f"{path}/.zarray" if path else ".zarray") in self._documents
+
+    def _attributes(self, path: str) -> Mapping[str, Any]:
+        return attributes_of(self._document(path, ".zattrs"), path, self._where)
+
     def _links(self, path: str) -> dict[str, Mapping[str, Any]]:
-        links = (self._document(path, ".zattrs") or {}).get("zarr_link", [])
-        return {str(link.get("name")): link for link in links if isinstance(link, dict)}
+        return {str(link.get("name")): link for link in self._attributes(path).get("zarr_link", [])}
 
     def _resolve(self, path: str, depth: int = 0) -> str | None:
         if depth > MAX_LINKS:
@@ -176,89 +180,80 @@ class ZarrTree:
 class ZarrArray:
     """See ``readers.trees.TreeArray``."""
 
-    def __init__(
-        self, store: ObjectStore, path: str, document: Mapping[str, Any], attributes: Mapping[str, Any], where: str
-    ) -> None:
-        import numcodecs  # type: ignore[import-untyped]
-
-        self._store, self._path, self._where = store, path, where
-        self._shape, self._chunks = tuple(document["shape"]), tuple(document["chunks"])
-        stated = document["dtype"]
-        self._dtype = np.dtype(stated if isinstance(stated, str) else [tuple(field) for field in stated])
-        self._order, self._separator = document.get("order", "C"), document.get("dimension_separator", ".")
-        filters, compressor = document.get("filters") or [], document.get("compressor")
-        codecs = [*filters, *([compressor] if compressor else [])]
-        self._strange = ", ".join(sorted({str(codec.get("id")) for codec in codecs} - CODECS))
-        self._codecs = [] if self._strange else [numcodecs.get_codec(dict(codec)) for codec in codecs]
-        self._refers = attributes.get("zarr_dtype") == "object"
-        self._fill = document.get("fill_value")
-        size = math.prod(self._chunks) * max(1, self._dtype.itemsize)
-        if len(self._shape) != len(self._chunks) or min(self._chunks, default=1) < 1 or size > MAX_CHUNK_BYTES:
-            raise ValueError(f"{path}: chunks {self._chunks} of shape {self._shape}")
+    def __init__(self, store: ObjectStore, path: str, meta: ArrayMeta, where: str, *, refers: bool) -> None:
+        self._store, self._path, self._meta, self._where, self._refers = store, path, meta, where, refers
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Its shape."""
-        return self._shape
+        return self._meta.shape
 
     @property
     def values(self) -> Values:
         """What its elements are; ``other`` where a codec is not one that is safe and known."""
-        if self._strange:
+        if self._meta.strange:
             return "other"
-        if self._dtype.kind == "O":
+        if self._meta.dtype.kind == "O":
             return "reference" if self._refers else "text"
-        return "text" if self._dtype.kind in "SU" else plain_values(self._dtype)
+        return "text" if self._meta.dtype.kind in "SU" else plain_values(self._meta.dtype)
 
     @property
     def chunk_rows(self) -> int:
         """Rows that are stored together."""
-        return int(self._chunks[0]) if self._chunks else 1
+        return self._meta.chunks[0] if self._meta.chunks else 1
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Rows ``start`` to ``stop``."""
-        if self._strange:
+        meta = self._meta
+        if meta.strange:
             raise unsupported(
-                f"{self._path} is stored with {self._strange}", self._where, "write it again with a plain codec"
+                f"{self._path} is stored with {meta.strange}", self._where, "write it again with a plain codec"
             )
-        first, last, _ = slice(start, stop).indices(self._shape[0]) if self._shape else (0, 0, 1)
-        shape = (max(0, last - first), *self._shape[1:]) if self._shape else ()
-        found = np.full(shape, self._blank(), dtype=self._dtype)
-        ranges = [range(math.ceil(n / c)) for n, c in zip(self._shape, self._chunks, strict=True)]
-        if self._shape:
-            ranges[0] = range(first // self._chunks[0], math.ceil(last / self._chunks[0])) if last > first else range(0)
-        for index in itertools.product(*ranges):
+        first, last, _ = slice(start, stop).indices(self.shape[0]) if self.shape else (0, 0, 1)
+        shape = (max(0, last - first), *self.shape[1:]) if self.shape else ()
+        check_room(self._path, shape, meta.dtype.itemsize, self._where)
+        indices = self._chunks_of(first, last) if math.prod(shape) else ()
+        with damage_as_codes(self._where):
+            found = np.full(shape, meta.blank, dtype=meta.dtype)
+        for index in indices:
             chunk = self._chunk(index)
             if chunk is not None:
                 self._place(found, chunk, index, first)
         return self._texts(found) if self.values in ("text", "reference") else found
 
-    def _blank(self) -> Any:
-        if self._dtype.kind == "O":
-            return ""
-        if self._fill is None or self._dtype.kind in "SUV":
-            return np.zeros((), self._dtype)[()]
-        return np.asarray(NON_FINITE.get(self._fill, self._fill) if isinstance(self._fill, str) else self._fill)
+    def _chunks_of(self, first: int, last: int) -> Iterable[tuple[int, ...]]:
+        """Chunks that hold rows ``first`` to ``last``."""
+        ranges = [range(-(-n // width)) for n, width in zip(self.shape, self._meta.chunks, strict=True)]
+        if self.shape:
+            ranges[0] = range(first // self.chunk_rows, -(-last // self.chunk_rows))
+        n_chunks = math.prod(map(len, ranges))
+        if n_chunks > MAX_CHUNKS:
+            raise too_large(
+                f"{self._path} would be read from {n_chunks} chunks, the limit is {MAX_CHUNKS}", self._where
+            )
+        return itertools.product(*ranges)
 
     def _chunk(self, index: tuple[int, ...]) -> NDArray[Any] | None:
-        key = self._separator.join(map(str, index)) if index else "0"
+        key, meta = self._meta.separator.join(map(str, index)) if index else "0", self._meta
+        name = f"chunk {key} of {self._path}"
         raw: Any = self._store.get(f"{self._path}/{key}")
         if raw is None:
             return None
+        raw = decode(meta, raw, name, self._where)
         with damage_as_codes(self._where):
-            for codec in reversed(self._codecs):
-                raw = codec.decode(raw)
-            if self._dtype.kind == "O":
-                return np.asarray(raw, dtype=object).reshape(self._chunks, order=self._order)
+            if meta.dtype.kind == "O":
+                return np.asarray(raw, dtype=object).reshape(meta.chunks, order=meta.order)
             flat = np.frombuffer(raw, dtype=np.uint8) if not isinstance(raw, np.ndarray) else raw.reshape(-1)
-            values = np.ascontiguousarray(flat).view(self._dtype)
-        if values.size < math.prod(self._chunks):
-            raise truncated(f"chunk {key} of {self._path} has {values.size} values", self._where)
-        return values.reshape(self._chunks, order=self._order)
+            values = np.ascontiguousarray(flat).view(meta.dtype)
+        if values.size < meta.chunk_size:
+            raise truncated(f"{name} has {values.size} values", self._where)
+        if values.size > meta.chunk_size:
+            raise unreadable(f"{name} has {values.size} values, not {meta.chunk_size}", self._where)
+        return values.reshape(meta.chunks, order=meta.order)
 
     def _place(self, found: NDArray[Any], chunk: NDArray[Any], index: tuple[int, ...], first: int) -> None:
         into, out_of = [], []
-        for axis, (i, width) in enumerate(zip(index, self._chunks, strict=True)):
+        for axis, (i, width) in enumerate(zip(index, self._meta.chunks, strict=True)):
             begin = first if axis == 0 else 0
             low, high = max(i * width, begin), min((i + 1) * width, begin + found.shape[axis])
             into.append(slice(low - begin, high - begin))

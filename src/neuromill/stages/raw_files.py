@@ -104,7 +104,7 @@ def _extract(context: WorkContext, recording: Recording, member: SourceFile) -> 
             FailureCode.UNSUPPORTED_FORMAT,
             "only NWB files of an archive that serves ranges can be read in part",
             where=member.path,
-            next_step="take `fetch: stream` out of its card; of a Zarr asset, which is never fetched whole, correct `spikes`",
+            next_step="take `fetch: stream` out of its card; a Zarr asset needs a layout of NWB",
         )
 
     def make(to: Path) -> None:
