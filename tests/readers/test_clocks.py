@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from neuromill.readers.clocks import BlockClock, change_points, lay_out, merge_repeats, run_spans, run_starts, union
+from neuromill.readers.clocks import (
+    BlockClock,
+    change_points,
+    joined,
+    lay_out,
+    merge_repeats,
+    run_spans,
+    run_starts,
+    stretches,
+    union,
+)
 
 SECONDS = st.integers(-(10**6), 10**6).map(lambda n: n / 1000)
 STAMPS = st.lists(SECONDS, max_size=50).map(np.array).map(lambda a: a.astype(float))
@@ -123,3 +133,10 @@ def test_union_covers_what_any_interval_covers(pairs: list[tuple[float, float]])
 
     probes = np.concatenate([intervals.ravel(), intervals.ravel() + 5e-4, intervals.ravel() - 5e-4])
     assert covered(probes, joined) == covered(probes, intervals)
+
+
+@given(st.lists(st.integers(0, 400), max_size=30), st.lists(st.integers(0, 400), max_size=30), st.integers(1, 50))
+def test_pooled_stretches_are_those_of_all_times(one: list[int], other: list[int], longest: int) -> None:
+    first, second = (np.sort(np.array(times, float)) for times in (one, other))
+    pooled = joined(np.concatenate([stretches(first, longest), stretches(second, longest)]), longest)
+    np.testing.assert_array_equal(pooled, stretches(np.sort(np.concatenate([first, second])), longest))

@@ -101,6 +101,40 @@ def test_observed_intervals_are_united_and_a_difference_is_told(tmp_path: Path) 
         assert any("1 observed intervals are empty" in note for note in recording.facts.notes)
 
 
+def test_a_stray_spike_makes_no_month_of_silence(tmp_path: Path) -> None:
+    trains = [*TRAINS, [3.0, 6e5]]
+    with open_nodes(Nodes().units(trains).series("cursor", POSITION, STAMPS), tmp_path) as recording:
+        np.testing.assert_array_equal(recording.observation.intervals, [[0, STAMPS[-1]]])
+        assert any("stray times at 600000 s (1)" in note for note in recording.facts.notes)
+        np.testing.assert_array_equal(recording.spike_times(4), [3.0, 6e5])
+
+
+def test_a_long_silence_of_all_is_a_pause_and_a_short_one_is_not(tmp_path: Path) -> None:
+    early, late = np.arange(1.0, 50.0), np.arange(5000.0, 5060.0)
+    trains = [np.concatenate([early, late]), np.concatenate([early, [600.0]])]
+    with open_nodes(Nodes().units(trains), tmp_path) as recording:
+        np.testing.assert_array_equal(recording.observation.intervals, [[0, 600], [5000, 5059]])
+        assert any("1 silences of more than 600 s" in note for note in recording.facts.notes)
+    moving = Nodes().units(trains).series("cursor", np.arange(60.0), np.arange(60) * 100.0)
+    with open_nodes(moving, tmp_path) as recording:
+        np.testing.assert_array_equal(recording.observation.intervals, [[0, 5900]])
+
+
+def test_a_rest_of_a_held_value_is_no_silence(tmp_path: Path) -> None:
+    nodes = Nodes().units([[1.0, 2.0]]).series("lever", np.repeat([0.0, 1.0, 0.0], [10, 2000, 10]), np.arange(2020.0))
+    layout = {"covariates": [{"path": "processing/behavior/lever", "samples": "held"}]}
+    with open_nodes(nodes, tmp_path, layout) as recording:
+        np.testing.assert_array_equal(recording.observation.intervals, [[0, 2019]])
+
+
+@pytest.mark.parametrize("interval", [[np.nan, np.nan], [-np.inf, 5.0], [3.0, 3.0]])
+def test_intervals_that_say_nothing_are_told(interval: list[float], tmp_path: Path) -> None:
+    nodes = Nodes().units([[2.0, 7.0], [4.0]], obs_intervals=[[interval], [interval]])
+    with open_nodes(nodes, tmp_path) as recording:
+        np.testing.assert_array_equal(recording.observation.intervals, [[2, 7]])
+        assert any("1 observed intervals are empty" in note for note in recording.facts.notes)
+
+
 def test_rows_that_are_not_there_and_a_conversion_of_zero_are_told(tmp_path: Path) -> None:
     nodes = Nodes().units(TRAINS).series("cursor", POSITION, STAMPS, conversion=0.0)
     with open_nodes(nodes, tmp_path, {"units": {"drop_rows": [1, 4, 9]}}) as recording:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+QUIET_SECONDS = 600.0  # where nothing states when was listened, silence of all units beyond this is a pause
 GAP_STEPS = 5.0  # a step longer than this many median steps is a gap, not a held value
 
 
@@ -162,6 +163,22 @@ def held_samples(
     places = np.cumsum(keep)[gaps]
     middles = stamps[gaps] + steps[gaps] / 2
     return np.insert(stamps[keep], places, middles), np.insert(values[keep], places, np.nan, axis=0)
+
+
+def stretches(times: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
+    """First and last time of each run of ascending times without a step above ``longest``, float64 [run, 2]."""
+    if not times.size:
+        return np.empty((0, 2))
+    last = np.append(np.flatnonzero(np.diff(times) > longest), len(times) - 1)
+    return np.stack([times[np.append(0, last[:-1] + 1)], times[last]], axis=1)
+
+
+def joined(intervals: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
+    """Union of intervals [interval, 2] in which such that lie up to ``longest`` apart are one."""
+    united = union(intervals)
+    apart = united[1:, 0] - united[:-1, 1] > longest
+    first, last = np.append(True, apart)[: len(united)], np.append(apart, True)[: len(united)]
+    return np.stack([united[first, 0], united[last, 1]], axis=1)
 
 
 def union(intervals: NDArray[np.float64]) -> NDArray[np.float64]:

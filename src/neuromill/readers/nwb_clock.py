@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuromill.readers.clocks import BlockClock, lay_out, run_spans, run_starts, union
+from neuromill.readers.clocks import QUIET_SECONDS, BlockClock, joined, lay_out, run_spans, run_starts, stretches, union
 from neuromill.readers.complaints import bad_timestamps, no_spikes
 from neuromill.readers.spike_protocol import Observation
+
+STRAY_SECONDS = 1.0  # a stretch shorter than this beyond a long silence is no recording, but a stray time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,26 +144,51 @@ def observation(
     """Return when the units were listened to.
 
     What the file says (``observed``: intervals of the file and whether all units have the same; or an array of
-    intervals that are on the clock already). Else the blocks of the clock, or, where it was never reset, from zero
-    (from the first behaviour where that is earlier) to the last spike or stamp of behaviour.
+    intervals that are on the clock already). Else the blocks of the clock, or, where it was never reset, the stretches
+    of time in which spikes or stamps of behaviour are no more than ``QUIET_SECONDS`` apart, zero counting as one of
+    them unless the file has intervals that say nothing.
     """
     joins = clock.clock.joins
     if isinstance(observed, np.ndarray):
         return Times(Observation(observed, joins))
+    notes: tuple[str, ...] = ()
     if observed is not None:
         times = _stated(clock.clock, *observed)
         if len(times.value.intervals):
             return times
+        notes = times.notes
     blocks = np.array(clock.clock.spans).reshape(-1, 2)
     if len(blocks):
-        return Times(Observation(blocks, joins), ("observed: the blocks of the clock",))
-    stamps = [one.stamps for one in covariates if one.stamps.size]
-    starts = [0.0, *(float(one[0]) for one in stamps)]
-    ends = [*clock.spike_spans(scans)[:, 1].tolist(), *(float(one[-1]) for one in stamps)]
-    if max(ends, default=0.0) <= min(starts):
+        return Times(Observation(blocks, joins), (*notes, "observed: the blocks of the clock"))
+    heard = [one.stretches for i, one in enumerate(scans) if not one.bad and i not in clock.bads]
+    found = _active([*heard, *(_behaved(one) for one in covariates)], from_zero=observed is None)
+    if not len(found.value.intervals):
         raise no_spikes("no spike, and nothing says when the units were observed", where)
-    whole = np.array([[min(starts), max(ends)]])
-    return Times(Observation(whole), ("observed: from the start to the last spike or stamp, as nothing states it",))
+    return Times(found.value, (*notes, *found.notes))
+
+
+def _active(active: Sequence[NDArray[np.float64]], *, from_zero: bool) -> Times:
+    """Stretches in which something happened, without stray times, but with the longest of them."""
+    apart = joined(np.concatenate([np.zeros((int(from_zero), 2)), *active]), QUIET_SECONDS)
+    seconds = apart[:, 1] - apart[:, 0]
+    kept = (seconds > 0) & ((seconds >= STRAY_SECONDS) | (seconds == seconds.max(initial=0.0)))
+    notes = ["observed: from the start to the last spike or stamp, as nothing states it"]
+    if kept.sum() > 1:
+        notes.append(f"{int(kept.sum()) - 1} silences of more than {QUIET_SECONDS:g} s were not observed")
+    stray = [f"{start:g}" for start in apart[~kept, 0] if start != 0]
+    if stray:
+        notes.append(f"stray times at {', '.join(stray[:3])} s ({len(stray)}), far from all others, are not observed")
+    return Times(Observation(apart[kept]), tuple(notes))
+
+
+def _behaved(series: CovariateSeries) -> NDArray[np.float64]:
+    """Stretches of a series; long steps between change points of a held value are rests, rows of NaN its gaps."""
+    if not series.held:
+        return stretches(series.stamps, QUIET_SECONDS)
+    known = np.asarray(np.isfinite(series.values).any(axis=1))
+    parts = np.split(np.arange(len(known)), np.flatnonzero(~known))
+    spans = [series.stamps[rows[known[rows]]][[0, -1]] for rows in parts if known[rows].any()]
+    return np.array(spans).reshape(-1, 2)
 
 
 def _stated(clock: BlockClock, intervals: NDArray[np.float64], same: bool) -> Times:  # noqa: FBT001 - as read
