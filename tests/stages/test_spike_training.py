@@ -55,6 +55,13 @@ def write_card(home: Path, folder: Path, **splits: object) -> None:
     (home / "catalogs" / "own.yaml").write_text(yaml.safe_dump(card))
 
 
+def restore(workspace: Workspace, card: str) -> None:
+    """Bring the card back, and its splits into the index of the tokens."""
+    (workspace.home / "catalogs" / "own.yaml").write_text(card)
+    with workspace_at(workspace.home) as again:
+        run_stage(again, tiny(), SELECTION, Stage.TOKENIZE)
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     folder = tmp_path_factory.mktemp("spikes")
@@ -99,7 +106,9 @@ def test_the_blocks_of_the_card_are_the_splits(workspace: Workspace) -> None:
         train, validation, test = one.spans
         assert train.stop + 50 <= validation.start < validation.stop + 50 <= test.start
         assert len(one.chunks_of("train")) > len(one.chunks_of("validation")) > 0
-        assert source.read_segments(number) is not None
+        segments = source.read_segments(number)
+        assert segments is not None
+        assert test.stop == len(segments)
 
 
 def test_other_blocks_are_another_run(workspace: Workspace) -> None:
@@ -110,9 +119,12 @@ def test_other_blocks_are_another_run(workspace: Workspace) -> None:
         card.write_text(kept.replace("- 0.7\n", "- 0.5\n"))
         assert card.read_text() != kept
         with workspace_at(workspace.home) as again:
+            with pytest.raises(ConfigError, match="other splits than the index of its tokens"):
+                run_stage(again, tiny(), SELECTION, Stage.TRAIN)
+            assert run_stage(again, tiny(), SELECTION, Stage.TOKENIZE).note == "nothing to do"
             assert run_stage(again, tiny(), SELECTION, Stage.TRAIN).identity != first
     finally:
-        card.write_text(kept)
+        restore(workspace, kept)
 
 
 def test_a_held_out_session_is_held_out_as_a_whole(workspace: Workspace) -> None:
@@ -124,12 +136,44 @@ def test_a_held_out_session_is_held_out_as_a_whole(workspace: Workspace) -> None
             chosen = choose(again, tiny(), SELECTION)
             spans = [spans_of(chosen, one, 1000, 0.02) for one in chosen.recordings]
             assert [tuple(span) for (span,) in spans] == [("train", 0, 1000), ("validation", 0, 1000)]
+            run_stage(again, tiny(), SELECTION, Stage.TOKENIZE)
             result = run_stage(again, tiny(), SELECTION, Stage.TRAIN)
             rows = MetricsFile(again.run_folder(result.identity) / "metrics.jsonl").rows()
             (ridge,) = [row for row in rows if row.get("name") == "ridge"]
             assert [name.split("/")[1][:5] for name in ridge["calibrated"]] == ["sub-B"]
     finally:
-        card.write_text(yaml.safe_dump(kept))
+        restore(workspace, yaml.safe_dump(kept))
+
+
+def test_a_session_for_the_test_is_scored_and_names_no_run(workspace: Workspace) -> None:
+    card = workspace.home / "catalogs" / "own.yaml"
+    kept = yaml.safe_load(card.read_text())
+    try:
+        blocks = {"validation": [0.7, 1.0]}
+        card.write_text(yaml.safe_dump(kept | {"splits": {"test": {"subject": ["B"]}, "time_blocks": blocks}}))
+        with workspace_at(workspace.home) as again:
+            run_stage(again, tiny(), SELECTION, Stage.TOKENIZE)
+            result = run_stage(again, tiny(), SELECTION, Stage.TRAIN)
+            rows = MetricsFile(again.run_folder(result.identity) / "metrics.jsonl").rows()
+            named = {kind: {*row["r2_per_recording"]} for row in rows if (kind := row["kind"]) != "baseline"}
+            assert [name.split("/")[1][:5] for name in named["test"]] == ["sub-B"]
+            assert [name.split("/")[1][:5] for name in named["train"] | named["validation"]] == ["sub-A"]
+            alone = run_stage(again, tiny(), Selection(where="subject = 'A'"), Stage.TRAIN)
+            assert (alone.identity, alone.note) == (result.identity, "nothing to do")
+    finally:
+        restore(workspace, yaml.safe_dump(kept))
+
+
+def test_spans_are_those_of_the_index_where_it_says_any(workspace: Workspace) -> None:
+    chosen = choose(workspace, tiny(), SELECTION)
+    one = chosen.recordings[0]
+    by_card = spans_of(chosen, one, 1000, 0.02)
+    assert [span.split for span in by_card] == ["train", "validation", "test"]
+    assert spans_of(chosen, one, 1000, 0.02, {"dataset_split": "", "time_blocks": ""}) == by_card
+    assert spans_of(chosen, one, 1000, 0.02, {"dataset_split": "validation"}) == (("validation", 0, 1000),)
+    blocks = '{"validation": [0.5, 1.0], "test": null, "guard_seconds": 0.0}'
+    stored = spans_of(chosen, one, 1000, 0.02, {"dataset_split": "train", "time_blocks": blocks})
+    assert stored == (("train", 0, 500), ("validation", 500, 1000))
 
 
 def test_one_session_is_fine_tuned_from_a_model_by_its_bytes(workspace: Workspace, tmp_path: Path) -> None:

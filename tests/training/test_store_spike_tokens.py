@@ -8,6 +8,7 @@ import pytest
 
 from neuromill.records import ConfigError, SpikeTokens, UnitTable
 from neuromill.store.attributes import SpikeTokenAttributes
+from neuromill.store.contents import IndexedRecording
 from neuromill.store.index import rebuild_index
 from neuromill.store.spike_writer import SpikeTokenWriter
 from neuromill.training.config import OptimConfig
@@ -21,9 +22,8 @@ from support.spikes import spike_counts, write_spikes
 N_UNITS = 40
 
 
-def spans(recording_id: str, n_bins: int, bin_seconds: float) -> tuple[Span, ...]:
-    assert bin_seconds == 0.02
-    assert recording_id.startswith("demo@1/")
+def spans(one: IndexedRecording, n_bins: int) -> tuple[Span, ...]:
+    assert one.attributes["recording_id"].startswith("demo@1/")
     return (Span("train", 0, n_bins - 100), Span("validation", n_bins - 100, n_bins))
 
 
@@ -65,12 +65,14 @@ def test_a_store_says_what_its_tokens_say(memory: MemorySpikeTokens, store: Toke
 
 
 def test_segments_come_from_the_prepared_counts_while_those_are_there(store: TokenStore, tmp_path: Path) -> None:
-    write_spikes(tmp_path / "prepared", spike_counts(410, 4), "b")
+    write_spikes(tmp_path / "prepared", spike_counts(430, 4), "b")
     source = StoreSpikeTokens.open([TokenStore(store.tokens, tmp_path / "prepared")], spans)
     assert source.read_segments(0) is None
     segments = source.read_segments(1)
     assert segments is not None
-    assert (len(segments), set(segments)) == (410, {-1, 0, 1})
+    assert (len(segments), set(segments)) == (430, {-1, 0, 1})
+    # Fractions are of the prepared bins: what a tokenizer leaves out at the end moves no block.
+    assert [one.spans[-1].stop for one in source.recordings] == [410, 430]
 
 
 def test_a_store_trains_as_memory_does(memory: MemorySpikeTokens, store: TokenStore, tmp_path: Path) -> None:

@@ -86,9 +86,9 @@ def with_parts(facts: RecordingFacts, stretches: Iterable[Stretch]) -> Recording
 
 
 def _spans(chosen: Chosen, prepared: Sequence[Published], tokenized: Sequence[Published]) -> Spans:
-    """Splits of each recording as training has them: over the bins up to the end of its last chunk."""
-    n_bins = {one.recording: one.group.n_rows for one in prepared}
-    n_bins |= {one.recording: int(np.sum(_chunks(one)[-1])) for one in tokenized}
+    """Splits of each recording as training has them: over its prepared bins, else those up to the last chunk's end."""
+    n_bins = {one.recording: int(np.sum(_chunks(one)[-1])) for one in tokenized}
+    n_bins |= {one.recording: one.group.n_rows for one in prepared}
     widths = {one.recording: float(one.group.attributes["bin_seconds"]) for one in (*prepared, *tokenized)}
     return {recording.id: spans_of(chosen, recording, n, widths[recording]) for recording, n in n_bins.items()}
 

@@ -56,8 +56,9 @@ class Ndt3TrainConfig(RunConfig):
         Chunks are read in blocks of ``block_chunks`` neighbours; ``buffer_blocks`` blocks, drawn at random, are
         mixed. Larger buffers mix better and take more memory.
     split
-        "stored": the splits that the token store says. "random_chunks": the published 80/20 draw over chunks, which
-        puts neighbours in time on both sides; for parity runs only.
+        "stored": the splits that the index of the token store says (the card, where it says none).
+        "random_chunks": the published 80/20 draw over chunks, which puts neighbours in time on both sides; for parity
+        runs only.
     ridge
         Settings of the baseline; None leaves it out.
     """

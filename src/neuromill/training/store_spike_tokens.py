@@ -29,8 +29,8 @@ SAME_EVERYWHERE = ("tokenizer", "bin_seconds")
 class SpansOf(Protocol):
     """Which bins of a recording belong to which split."""
 
-    def __call__(self, recording_id: str, n_bins: int, bin_seconds: float) -> Sequence[Span]:
-        """Spans of a recording of ``n_bins`` bins."""
+    def __call__(self, one: IndexedRecording, n_bins: int) -> Sequence[Span]:
+        """Spans of a recording of ``n_bins`` bins, by what the index of the token store says of it."""
         ...
 
 
@@ -77,7 +77,8 @@ class StoreSpikeTokens:
         stores
             Token identities, with the prepared counts they were made from.
         spans
-            Splits of a recording, by its id. The number of bins is that up to the end of the last chunk.
+            Splits of a recording. The number of bins is that of the prepared counts, so that tokens made with other
+            settings hold out the same bins; where those are gone, that up to the end of the last chunk.
         pick
             Which recordings to take, by what the index says.
 
@@ -94,7 +95,7 @@ class StoreSpikeTokens:
             if pick(one)
         ]
         _check_same([one for _, one in picked])
-        found = tuple(_describe(place.reader, one, spans) for place, one in picked)
+        found = tuple(_describe(place, one, spans) for place, one in picked)
         return cls(found, tuple(place for place, _ in picked))
 
     def read_chunks(self, recording: int, first: int, stop: int) -> SpikeTokens:
@@ -111,21 +112,29 @@ class StoreSpikeTokens:
             return np.asarray(reader.read(place.name, "segment"), np.int32)
 
 
-def _describe(reader: StoreReader, one: IndexedRecording, spans: SpansOf) -> SpikeTokenRecording:
-    about = one.attributes
+def _describe(place: _Place, one: IndexedRecording, spans: SpansOf) -> SpikeTokenRecording:
+    about, reader = one.attributes, place.reader
     starts = np.asarray(reader.read(one.name, "chunk_start_bins"), np.int64)
     lengths = np.asarray(reader.read(one.name, "chunk_n_bins"), np.int64)
-    name, bin_seconds = str(about["recording_id"]), float(about["bin_seconds"])
+    n_bins = _prepared_bins(place) or int((starts + lengths).max(initial=0))
     return SpikeTokenRecording(
-        name=name,
+        name=str(about["recording_id"]),
         dataset=str(about["dataset"]),
-        bin_seconds=bin_seconds,
+        bin_seconds=float(about["bin_seconds"]),
         covariates=tuple(about["covariate_names"]),
         patch_channels=np.asarray(reader.read(one.name, "patch_channels"), np.uint8),
         chunk_start_bins=starts,
         chunk_n_bins=lengths,
-        spans=tuple(spans(name, int((starts + lengths).max(initial=0)), bin_seconds)),
+        spans=tuple(spans(one, n_bins)),
     )
+
+
+def _prepared_bins(place: _Place) -> int:
+    """Bins of the prepared counts, 0 where those are gone."""
+    if place.prepared is None or not (place.prepared / f"{place.name}{GROUP_SUFFIX}").is_dir():
+        return 0
+    with StoreReader.of_groups(place.prepared, (place.name,)) as reader:
+        return reader.recording(place.name).n_rows
 
 
 def _check_same(recordings: Sequence[IndexedRecording]) -> None:
