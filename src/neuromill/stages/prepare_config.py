@@ -36,7 +36,7 @@ class SpikePrepareConfig(Config):
     Attributes
     ----------
     bin_seconds
-        Width of a bin.
+        Width of a bin; a whole number of microseconds, as only those have edges that can be written down.
     covariate_moment
         Which moment of its bin a covariate stands for. At the end, a decoder has seen the spikes up to that very
         moment; the published road takes the start, 20 ms earlier.
