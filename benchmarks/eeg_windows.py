@@ -167,7 +167,11 @@ def window_ways(reads: dict[str, Read]) -> dict[str, Way]:
 
 def batch_ways(batches: dict[str, Any], source: StoreCodedSignals) -> dict[str, Way]:
     def way(batch: Any) -> Way:
-        return lambda places: [batch(places[k : k + BATCH]) for k in range(0, len(places), BATCH)] and None
+        def run(places: list[tuple[int, int]]) -> None:
+            for k in range(0, len(places), BATCH):
+                batch(places[k : k + BATCH])
+
+        return run
 
     def load(places: list[tuple[int, int]]) -> None:
         for _ in loader_of(source, places).epoch(0):
