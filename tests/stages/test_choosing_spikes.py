@@ -48,6 +48,17 @@ def test_a_layout_that_is_changed_in_the_card_is_followed_without_a_refresh(data
         assert run_stage(workspace, pipeline, Selection(), Stage.PREPARE).note == "nothing to do"
 
 
+@pytest.mark.data
+def test_smoothing_over_the_guard_between_blocks_is_refused_before_any_work(data, tmp_path):
+    cards = tmp_path / "home" / "catalogs"
+    cards.mkdir(parents=True)
+    text = CARD.format(folder=data / "nwb", series="hand_vel", factor=1.0)
+    (cards / "maze.yaml").write_text(text + "splits: {time_blocks: {validation: [0.8, 1.0]}}\n")
+    smooth = {"steps": [{"step": "smooth", "seconds": 5.0, "direction": "centred"}]}
+    with workspace_at(tmp_path / "home") as workspace, pytest.raises(ConfigError, match="guard"):
+        plan_stage(workspace, tiny_spike_pipeline(datasets=["maze"], prepare=smooth), Selection(), Stage.PREPARE)
+
+
 def recording(dataset: str, subject: str, content: str) -> Recording:
     file = SourceFile(f"sub-{subject}.nwb", 7, Digest.of(content.encode()))
     return Recording(RecordingId(dataset, "1", f"sub-{subject}"), file.path, (file,), Entities(subject=subject))

@@ -93,7 +93,8 @@ def choose(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> Ch
     Raises
     ------
     ConfigError
-        A condition is no SQL expression over the index, or nothing is left.
+        A condition is no SQL expression over the index, nothing is left, or smoothing reaches over the guard between
+        blocks of time.
     """
     from neuromill.catalog.duplicates import drop_duplicates
     from neuromill.catalog.index import table_recordings
@@ -111,6 +112,10 @@ def choose(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> Ch
         )
     if not any(dataset.card.modality == "spikes" for dataset in datasets):
         return Chosen(datasets, share_of(recordings, selection.part), share_of(recordings, None))
+    from neuromill.stages.spike_preparing import check_smoothing
+
+    for dataset in datasets:
+        check_smoothing(pipeline, dataset.card)
     table = workspace.duplicates()
     once, duplicates = drop_duplicates(_read_as_cards_say(recordings, datasets), table)
     return Chosen(datasets, share_of(once, selection.part), share_of(once, None), duplicates, table)
