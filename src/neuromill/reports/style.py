@@ -104,9 +104,15 @@ def svg(figure: Figure, name: str) -> str:
     return _tidy(text[text.index("<svg") :].strip(), name)
 
 
+_REFERENCE = r'(?:href="#|url\(#)([^")]+)'
+
+
 def _tidy(text: str, name: str) -> str:
-    """Round coordinates to a hundredth of a point, keep only ids that are used, drop what HTML does not need."""
-    used = frozenset(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    """Round coordinates to a hundredth of a point, number the ids that are used, drop what HTML does not need.
+
+    Matplotlib's own ids are hashes of coordinates to the last bit, which the layout's solver does not always hit alike.
+    """
+    used = {old: str(number) for number, old in enumerate(dict.fromkeys(re.findall(_REFERENCE, text)))}
 
     def one_tag(match: re.Match[str]) -> str:
         tag = (
@@ -114,8 +120,8 @@ def _tidy(text: str, name: str) -> str:
             if _is_root(match[0])
             else match[0]
         )
-        tag = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", tag)
-        tag = re.sub(r'(href="#|url\(#)', rf"\1{name}-", tag)
+        tag = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{used[m[1]]}"' if m[1] in used else "", tag)
+        tag = re.sub(_REFERENCE, lambda m: m[0].replace(m[1], f"{name}-{used[m[1]]}"), tag)
         return re.sub(r'(?<= )(d|x|y|width|height|transform|points)="[^"]*"', _rounded, tag)
 
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
