@@ -92,7 +92,7 @@ def test_cards_and_pipelines_are_found(unpacked: Path, tmp_path: Path) -> None:
     assert {"ds004078", "ds999001"} <= {card["id"] for card in cards}
     assert "neuromill-demo" in neuromill(unpacked, tmp_path, "demo", "--dry-run")
     refused = run(unpacked, tmp_path, "-m", "neuromill.cli.main", "plan", "nosuch")
-    assert "demo, meg-xl" in refused.stderr
+    assert "codebrain, demo, demo-eeg, demo-spikes, meg-xl, ndt3" in refused.stderr
     assert "serve" in neuromill(unpacked, tmp_path, "flows", "--help")
 
 
