@@ -1,9 +1,33 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuromill.catalog.path_patterns import PLACEHOLDERS, check_path_pattern, match_path
+from neuromill.catalog.path_patterns import PLACEHOLDERS, check_path_pattern, glob_match, match_path
 from neuromill.records import Entities
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        ("*.fif", "a/b/c.fif", True),  # no slash: the name alone
+        ("*.fif", "a/b/c.fif.gz", False),
+        ("a/*.fif", "a/b/c.fif", False),  # a star stays in one folder
+        ("a/*/c.fif", "a/b/c.fif", True),
+        ("**/c.fif", "c.fif", True),
+        ("**/c.fif", "a/b/c.fif", True),
+        ("a/**/c.fif", "a/c.fif", True),
+        ("a/**", "a/b/c.fif", True),
+        ("a/?/c.fif", "a/b/c.fif", True),
+        ("a/?/c.fif", "a/bb/c.fif", False),
+        ("a+(b).fif", "a+(b).fif", True),  # no regular expression
+        ("a.fif", "axfif", False),
+        ("*.FIF", "c.fif", False),
+    ],
+)
+def test_glob(pattern: str, path: str, *, expected: bool) -> None:
+    assert glob_match(pattern, path) is expected
 
 
 @pytest.mark.parametrize(
@@ -11,7 +35,6 @@ from neuromill.records import Entities
     [
         ("{subject}_{session}.mat", "Chewie_20131003.mat", Entities(subject="Chewie", session="20131003")),
         ("{subject}_{session}.mat", "a/b/Chewie_20131003.mat", Entities(subject="Chewie", session="20131003")),
-        ("/{subject}.mat", "Chewie.mat", None),
         ("{subject}_{session}.mat", "Chewie.mat", None),
         ("{subject}_{session}.mat", "Chewie_a_b.mat", None),
         ("{subject}_{session}.mat", "Chewie_1.MAT", None),
@@ -34,6 +57,12 @@ from neuromill.records import Entities
         ),
         ("{subject}(1).mat", "a(1).mat", Entities(subject="a")),  # what is no placeholder stands for itself
         ("{subject}.mat", "a1mat", None),
+        ("{subject}.mat", "...mat", None),  # ".." is no label
+        ("{subject}.mat", "+.mat", None),
+        ("sub-{subject}/*/{subject}.mat", "sub-../x/...mat", None),
+        ("{subject}_{run}.edf", "1_\n2.edf", None),
+        ("?{subject}.edf", "x12.edf", Entities(subject="12")),
+        ("**/{subject}.edf", "12.edf", Entities(subject="12")),
     ],
 )  # fmt: skip
 def test_a_path_gives_its_entities_or_nothing(pattern: str, path: str, entities: Entities | None) -> None:
@@ -50,14 +79,26 @@ def test_a_path_gives_its_entities_or_nothing(pattern: str, path: str, entities:
         ("subject}{session}.mat", "no partner"),
         ("{{subject}}.mat", "no partner"),
         ("{}.mat", "{} is no entity"),
+        ("*{subject}.edf", "touches another one, or a *"),  # x12.edf would be subject 2
+        ("{subject}*.edf", "touches another one, or a *"),
+        ("{subject}**/x.edf", "touches another one, or a *"),
+        ("{subject}{run}.edf", "touches another one, or a *"),  # 12.edf would be subject 1, run 2
+        ("/{subject}.mat", "no file can match"),
+        ("../{subject}.mat", "no file can match"),
+        ("a//{subject}.mat", "no file can match"),
+        ("a\\{subject}.mat", "no file can match"),
     ],
 )
 def test_a_wrong_pattern_says_what_is_wrong(pattern: str, complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint.replace("{", r"\{").replace("}", r"\}")):
+    with pytest.raises(ValueError, match=re.escape(complaint)):
         check_path_pattern(pattern)
 
 
-labels = st.text("abcXYZ019+", min_size=1, max_size=8)
+def test_no_pattern_is_one() -> None:
+    assert check_path_pattern("") == ""
+
+
+labels = st.text("abcXYZ019+.", min_size=1, max_size=8).filter(lambda label: any(c.isalnum() for c in label))
 
 
 @given(st.dictionaries(st.sampled_from(PLACEHOLDERS), labels, min_size=1), st.sampled_from(["", "a/", "a/b/"]))

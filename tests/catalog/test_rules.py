@@ -1,32 +1,10 @@
 import pytest
 from pydantic import ValidationError
 
-from neuromill.catalog.rules import RecordingRules, glob_match
+from neuromill.catalog.rules import RecordingRules
 from neuromill.records import Entities
 
 PATH = "sub-01/ses-a/meg/sub-01_task-noise_meg.fif"
-
-
-@pytest.mark.parametrize(
-    ("pattern", "path", "expected"),
-    [
-        ("*.fif", "a/b/c.fif", True),  # no slash: the name alone
-        ("*.fif", "a/b/c.fif.gz", False),
-        ("a/*.fif", "a/b/c.fif", False),  # a star stays in one folder
-        ("a/*/c.fif", "a/b/c.fif", True),
-        ("**/c.fif", "c.fif", True),
-        ("**/c.fif", "a/b/c.fif", True),
-        ("a/**/c.fif", "a/c.fif", True),
-        ("a/**", "a/b/c.fif", True),
-        ("a/?/c.fif", "a/b/c.fif", True),
-        ("a/?/c.fif", "a/bb/c.fif", False),
-        ("a+(b).fif", "a+(b).fif", True),  # no regular expression
-        ("a.fif", "axfif", False),
-        ("*.FIF", "c.fif", False),
-    ],
-)
-def test_glob(pattern: str, path: str, *, expected: bool) -> None:
-    assert glob_match(pattern, path) is expected
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from neuromill.catalog.rules import glob_match
+from neuromill.catalog.path_patterns import glob_match
 from neuromill.catalog.strict_yaml import parse_yaml
 from neuromill.records import Config, ConfigError
 

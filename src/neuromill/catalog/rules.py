@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from neuromill.catalog.path_patterns import check_path_pattern
+from neuromill.catalog.path_patterns import check_path_pattern, glob_match
 from neuromill.records import ENTITIES, Config
 
 if TYPE_CHECKING:
@@ -43,8 +41,7 @@ class RecordingRules(Config):
     entities, exclude_entities
         Labels to keep, labels to leave out, by the long name of the entity.
     include, exclude
-        Globs over the path of the recording: ``*`` stays in one folder, ``**/`` crosses folders, a pattern without
-        a slash is compared with the file name alone. No ``include`` means everything.
+        Globs over the path of the recording (see `glob_match`). No ``include`` means everything.
     """
 
     layout: Literal["bids", "dandi", "plain"] = "bids"
@@ -109,16 +106,3 @@ def matches(selection: Selection, entities: Entities) -> bool:
 
 def _is_one_of(label: str, wanted: tuple[str, ...]) -> bool:
     return any(label == one or ("*" in one and glob_match(one, label)) for one in wanted)
-
-
-def glob_match(pattern: str, path: str) -> bool:
-    """Whether a relative path matches a glob (see `RecordingRules`); letters' case matters."""
-    subject = path if "/" in pattern else path.rsplit("/", 1)[-1]
-    return _compiled(pattern).fullmatch(subject) is not None
-
-
-@lru_cache(maxsize=256)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    translated = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    tokens = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
-    return re.compile("".join(translated.get(token) or re.escape(token) for token in tokens))
