@@ -19,6 +19,7 @@ from neuromill.tokenizers.files import load_checkpoint
 from neuromill.tokenizers.fitting import fit, learning_rate
 from neuromill.tokenizers.gate import check_gate
 from support.codec import SMALL, meg_like
+from support.fits import KilledError, die_at
 
 TOKENIZER = TokenizerConfig(network=SMALL)
 FIT = FitConfig(segment_seconds=3, batch_size=8, steps=12, lr=1e-3, checkpoint_every=5, kmeans_iterations=5,
@@ -30,18 +31,6 @@ def batches(step):
     rng = np.random.default_rng([0, step])
     start = int(rng.integers(1500 - 150))
     return torch.from_numpy(SIGNAL[rng.choice(40, 8, replace=False), start : start + 150])
-
-
-class KilledError(Exception):
-    """Stands for a process that ends in the middle of a fit."""
-
-
-def die_at(step):
-    def progress(losses):
-        if losses.step == step:
-            raise KilledError
-
-    return progress
 
 
 def weights(report):

@@ -9,6 +9,7 @@ from neuromill.tokenizers.config import GateConfig, RevivalConfig
 from neuromill.tokenizers.gate import judge
 from neuromill.tokenizers.tfdual_config import TfDualFitConfig
 from neuromill.tokenizers.tfdual_fitting import fit_tfdual, tfdual_learning_rate
+from support.fits import KilledError, die_at
 from support.tfdual import CONFIG, WINDOW, eeg_like
 
 NETWORK = CONFIG.network.model_copy(update={"depth": 1, "codebook_size": 16})
@@ -21,18 +22,6 @@ DATA = torch.from_numpy(eeg_like(64, 8, WINDOW))
 
 def batches(step, n=4):
     return DATA[torch.from_numpy(np.random.default_rng([0, step]).integers(0, len(DATA), n))]
-
-
-class KilledError(Exception):
-    """Stands for a process that ends in the middle of a fit."""
-
-
-def die_at(step):
-    def progress(losses):
-        if losses.step == step:
-            raise KilledError
-
-    return progress
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Fit a TFDual tokenizer. Interrupted and resumed, curve and weights are those of an undisturbed fit."""
+"""Fit a TFDual tokenizer."""
 
 from __future__ import annotations
 
@@ -9,27 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from neuromill.records import ConfigError, identity
-from neuromill.tokenizers.metrics import evaluate
-from neuromill.tokenizers.quantizer import Learning
-from neuromill.tokenizers.resuming import drive
+from neuromill.records import ConfigError
+from neuromill.tokenizers.driving import arithmetic, curve_summary, drive, quality_of, seeded
 from neuromill.tokenizers.tfdual import TFDUAL_CODE_VERSION, TfDualTokenizer, scale_windows
 from neuromill.tokenizers.tfdual_losses import split_halves, tfdual_losses
 from neuromill.tokenizers.tfdual_network import TfDual
 from neuromill.tokenizers.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from neuromill.tokenizers.metrics import Quality
-    from neuromill.tokenizers.tfdual import Scaled
+    from neuromill.tokenizers.quantizer import Learning
     from neuromill.tokenizers.tfdual_config import TfDualFitConfig, TfDualTokenizerConfig
     from neuromill.tokenizers.tfdual_losses import TfDualLosses
-
-PARTS = ("total", "time", "amplitude", "phase", "commitment", "contrastive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +69,26 @@ class CodebookHealth:
             tuple(round(float(v), 4) for v in usage.dominant_share),
         )
 
+    def summary(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "until": self.until,
+            "perplexity": list(self.perplexity),
+            "used": list(self.used),
+            "dominant_share": list(self.dominant_share),
+        }
+
+    def as_row(self) -> list[float]:
+        """All of it as numbers, for a checkpoint."""
+        return [self.until, *self.perplexity, *self.used, *self.dominant_share]
+
+    @classmethod
+    def of_row(cls, row: Sequence[float]) -> CodebookHealth:
+        """Inverse of ``as_row``."""
+        n = (len(row) - 1) // 3
+        until, values = int(row[0]), row[1:]
+        return cls(until, tuple(values[:n]), tuple(int(v) for v in values[n : 2 * n]), tuple(values[2 * n :]))
+
     def __str__(self) -> str:
         """Perplexity, codes used and share of the commonest, temporal / frequency."""
         columns = (
@@ -93,23 +110,7 @@ class TfDualFitReport:
 
     def summary(self) -> dict[str, Any]:
         """JSON values, without times or places: the same fit gives the same summary."""
-        # Means of a tenth of the curve: single steps scatter too much to be compared.
-        n = max(1, len(self.losses) // 10)
-        return {
-            "steps": len(self.losses),
-            "first_loss": round(sum(x.total for x in self.losses[:n]) / n, 5),
-            "last_loss": round(sum(x.total for x in self.losses[-n:]) / n, 5),
-            "health": [
-                {
-                    "until": one.until,
-                    "perplexity": list(one.perplexity),
-                    "used": list(one.used),
-                    "dominant_share": list(one.dominant_share),
-                }
-                for one in self.health
-            ],
-            "quality": None if self.quality is None else self.quality.summary(),
-        }
+        return curve_summary(self.losses, self.quality) | {"health": [one.summary() for one in self.health]}
 
 
 def tfdual_learning_rate(step: int, config: TfDualFitConfig) -> float:
@@ -144,15 +145,8 @@ def fit_tfdual(
         channel is missing or bad; the same step must always give the same windows.
     validation
         Held-out windows for the quality in the report.
-    checkpoint
-        File that holds the state of an unfinished fit: written every ``checkpoint_every`` steps and at the end,
-        continued from if it is there.
-    data_identity
-        Names what ``batches`` draws from; a checkpoint of other data is refused.
-    device
-        Where to fit.
-    progress
-        Called after every step; ``str`` of what it gets tells loss and codebook health.
+    checkpoint, data_identity, device, progress
+        As ``driving.drive`` takes them; ``str`` of what ``progress`` gets tells loss and codebook health.
     contrast_silence
         Whether features at channels that are not there count in the contrastive loss. Without, two halves are not
         alike because the same channels are missing in both.
@@ -162,138 +156,71 @@ def fit_tfdual(
     ConfigError
         If the checkpoint belongs to another fit, the loss stops being a number, or a batch has no channel at all.
     """
-    run = _Run(tokenizer, config, data_identity, torch.device(device), contrast_silence=contrast_silence)
-    drive(
-        run,
-        batches,
-        steps=config.steps,
-        checkpoint=checkpoint,
-        checkpoint_every=config.checkpoint_every,
-        progress=progress,
-    )
-    fitted = TfDualTokenizer(tokenizer, run.network)
-    windows = list(validation)
-    quality = evaluate(fitted, windows) if windows else None
-    return TfDualFitReport(fitted, tuple(run.history), tuple(run.health), quality)
+    kind = _TfDualKind(tokenizer, config, contrast_silence=contrast_silence)
+    losses = drive(kind, batches, checkpoint=checkpoint, data_identity=data_identity, device=device, progress=progress)
+    fitted = TfDualTokenizer(tokenizer, kind.network)
+    return TfDualFitReport(fitted, losses, tuple(kind.health), quality_of(fitted, validation))
 
 
-class _Run:
-    """State of a fit in progress: weights, optimiser, generator, curve, counts of the log window."""
+class _TfDualKind:
+    """Implements ``Kind``; counts the codes of a log window."""
 
-    def __init__(
-        self,
-        tokenizer: TfDualTokenizerConfig,
-        config: TfDualFitConfig,
-        data_identity: str,
-        device: torch.device,
-        *,
-        contrast_silence: bool,
-    ) -> None:
-        self.tokenizer, self.config, self.device = tokenizer, config, device
-        self.contrast_silence = contrast_silence
-        self.identity = identity(
-            "tokenizer-fit",
-            config={
-                "tokenizer": tokenizer.model_dump(mode="json"),
-                "fit": config.model_dump(mode="json", exclude={"checkpoint_every"}),
-            },
-            code_versions={"tokenizers": TFDUAL_CODE_VERSION},
-            inputs=(data_identity,),
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.network = TfDual(tokenizer)
-        self.network.to(device).train()
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
-        )
-        self.generator = torch.Generator().manual_seed(config.seed)
-        self.history: list[TfDualStep] = []
+    code_version = TFDUAL_CODE_VERSION
+    parts: tuple[str, ...] = ("total", "time", "amplitude", "phase", "commitment", "contrastive")
+    weights = "network"
+
+    def __init__(self, tokenizer: TfDualTokenizerConfig, config: TfDualFitConfig, *, contrast_silence: bool) -> None:
+        self.tokenizer, self.config, self.contrast_silence = tokenizer, config, contrast_silence
+        self.network = seeded(lambda: TfDual(tokenizer), config.seed)
         self.health: list[CodebookHealth] = []
         self.counts = np.zeros((tokenizer.n_quantizers, tokenizer.codebook_size), np.int64)
 
-    def step(self, signal: Tensor) -> TfDualStep:
-        """One optimiser step on float32 [window, position, time]."""
-        index = len(self.history)
-        for group in self.optimizer.param_groups:
-            group["lr"] = tfdual_learning_rate(index, self.config)
-        scaled = scale_windows(signal.to(self.device), self.tokenizer.input, self.tokenizer.hop_samples)
+    def optimizer(self) -> torch.optim.Optimizer:
+        config = self.config
+        return torch.optim.AdamW(
+            self.network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        )
+
+    def learning_rate(self, step: int) -> float:
+        return tfdual_learning_rate(step, self.config)
+
+    def losses(self, batch: Tensor, step: int, learning: Learning) -> TfDualLosses:
+        """Of float32 [window, position, time]."""
+        scaled = scale_windows(batch, self.tokenizer.input, self.tokenizer.hop_samples)
         if not bool(scaled.valid.any()):
             raise ConfigError(
                 "no channel of a batch has values", where="fit", next_step="give windows of good channels"
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = self._losses(scaled, index)
-        values = [float(getattr(losses, name).detach()) for name in PARTS]
-        if not math.isfinite(values[0]):
-            raise ConfigError(
-                f"the loss is {values[0]} at step {index}", where="fit", next_step="lower lr, or set max_grad_norm"
-            )
-        torch.autograd.backward(losses.total)
-        if self.config.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
-        if (index + 1) % self.config.log_every == 0:
-            self.health.append(CodebookHealth.of(index + 1, Usage(self.counts)))
-            self.counts = np.zeros_like(self.counts)
-        record = _step(index, values, self.health[-1] if self.health else None)
-        self.history.append(record)
-        return record
-
-    def _losses(self, scaled: Scaled, index: int) -> TfDualLosses:
         config = self.config
-        learning = Learning(
-            self.generator,
-            decay=config.ema_decay,
-            kmeans_iterations=config.kmeans_iterations,
-            revival=config.revival,
-            revive=index % config.revival.every == config.revival.every - 1,
-        )
-        half = config.precision == "bfloat16"
         valid = None if bool(scaled.valid.all()) else scaled.valid
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            if index == 0:
+        with arithmetic(config, batch):
+            if step == 0:
                 self.network.start(scaled.x, learning, kmeans=config.kmeans_init, valid=valid)
             result = self.network(scaled.x, learning, valid)
             halves = self.network.features(split_halves(scaled.x)) if config.losses.contrastive_weight else None
         if halves is not None and valid is not None and not self.contrast_silence:
             halves = halves * valid.repeat(2, 1)[..., None, None]
-        chosen = result.codes.transpose(1, 2)[scaled.valid].cpu().numpy()
-        self.counts += Usage.of(chosen, self.tokenizer.codebook_size).counts
+        self._count(result.codes.transpose(1, 2)[scaled.valid].cpu().numpy(), step)
         return tfdual_losses(result, scaled.x, halves, self.tokenizer, config.losses, valid)
 
-    def state(self) -> dict[str, Any]:
-        """Everything a later process needs to go on, as tensors and plain values."""
-        health = [[one.until, *one.perplexity, *one.used, *one.dominant_share] for one in self.health]
+    def record(self, step: int, values: Sequence[float]) -> TfDualStep:
+        done = (step + 1) // self.config.log_every
+        health = self.health[done - 1] if done else None
+        return TfDualStep(step, health=health, **dict(zip(self.parts, values, strict=True)))
+
+    def state(self) -> dict[str, Tensor]:
         return {
-            "identity": self.identity,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "curve": torch.tensor([[getattr(x, name) for name in PARTS] for x in self.history], dtype=torch.float64),
-            "health": torch.tensor(health, dtype=torch.float64),
+            "health": torch.tensor([one.as_row() for one in self.health], dtype=torch.float64),
             "counts": torch.from_numpy(self.counts.copy()),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
+    def restore(self, state: Mapping[str, Any]) -> None:
         self.counts = state["counts"].numpy().copy()
-        self.health = [_health(row) for row in state["health"].tolist()]
-        self.history = [_step(i, row, self._health_at(i)) for i, row in enumerate(state["curve"].tolist())]
+        self.health = [CodebookHealth.of_row(row) for row in state["health"].tolist()]
 
-    def _health_at(self, step: int) -> CodebookHealth | None:
-        done = (step + 1) // self.config.log_every
-        return self.health[done - 1] if done else None
-
-
-def _step(index: int, values: list[float], health: CodebookHealth | None) -> TfDualStep:
-    return TfDualStep(index, health=health, **dict(zip(PARTS, values, strict=True)))
-
-
-def _health(row: list[float]) -> CodebookHealth:
-    n = (len(row) - 1) // 3
-    until, values = int(row[0]), row[1:]
-    return CodebookHealth(until, tuple(values[:n]), tuple(int(v) for v in values[n : 2 * n]), tuple(values[2 * n :]))
+    def _count(self, codes: NDArray[np.int64], step: int) -> None:
+        """Count codes [row, quantizer, frame] of a step; a whole log window becomes its health."""
+        self.counts += Usage.of(codes, self.tokenizer.codebook_size).counts
+        if (step + 1) % self.config.log_every == 0:
+            self.health.append(CodebookHealth.of(step + 1, Usage(self.counts)))
+            self.counts = np.zeros_like(self.counts)
