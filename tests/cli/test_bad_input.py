@@ -256,16 +256,41 @@ def test_names_that_the_output_cannot_write(walked: Walked) -> None:
     assert b"Traceback" not in ended.stderr
 
 
+# Loaded by every interpreter that has the folder of this file on its path: a worker stops in the middle of its imports.
+HELD_IMPORTS = """
+import os, sys, time
+from pathlib import Path
+
+class Held:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name == "neuromill.stages.engines":
+            sys.meta_path.remove(cls)
+            here = Path(__file__).parent
+            (here / f"worker-{os.getpid()}").touch()
+            while not (here / "released").exists():
+                time.sleep(0.01)
+
+if "--multiprocessing-fork" in sys.orig_argv:
+    sys.meta_path.insert(0, Held)
+"""
+
+
 @pytest.mark.slow
 def test_ctrl_c_in_a_terminal_is_quiet_and_the_next_run_goes_on(walked: Walked, tmp_path: Path) -> None:
     """A terminal sends the signal to the whole group: also to workers that are still importing."""
     command = [sys.executable, "-m", "neuromill.cli.main", "prepare", str(walked.pipeline), "--data", str(walked.data)]
     command += ["--home", str(tmp_path / "home"), "--workers", "2"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    with subprocess.Popen(command, **pipes) as process:
+    held = tmp_path / "held"
+    held.mkdir()
+    (held / "sitecustomize.py").write_text(HELD_IMPORTS)
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(held)}, **pipes) as process:
         begun = process.stderr.readline()
-        time.sleep(1)  # the workers are in the middle of their imports
+        while len(list(held.glob("worker-*"))) < 2 and process.poll() is None:
+            time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)
+        (held / "released").touch()
         err = process.stderr.read()
     assert (process.returncode, begun) == (INTERRUPTED, "prepare: 3 recordings\n")
     assert err == "neuromill: interrupted; run the same command again and it goes on where it stopped\n"

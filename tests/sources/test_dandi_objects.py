@@ -71,7 +71,15 @@ def test_a_zarr_is_one_file_of_the_manifest(archive, source, objects) -> None:
     assert file.locator == f"dandi:{asset.asset_id}/zarr/{asset.content_id}/{asset.digest['dandi:dandi-zarr-checksum']}"
 
 
-@pytest.mark.parametrize("plan", [[], [cut_body], [status(503), status(429, Retry_After="0")], [wrong_bytes]], ids=str)
+@pytest.mark.parametrize(
+    "plan",
+    [
+        pytest.param([], id="no fault"),
+        pytest.param([cut_body], id="cut body"),
+        pytest.param([status(503), status(429, Retry_After="0")], id="503, then 429"),
+        pytest.param([wrong_bytes], id="wrong bytes"),
+    ],
+)
 def test_objects_come_back_whole(archive, source, objects, plan) -> None:
     archive.plan = plan
     with source.open_objects(zarr_file(source)) as store:
