@@ -26,7 +26,7 @@ def work_context(workspace: Workspace, pipeline: Pipeline, chosen: Chosen, stage
     Raises
     ------
     ConfigError
-        ``tokenize`` without a fitted tokenizer, ``embed`` without a trained model.
+        ``tokenize`` without a fitted tokenizer, ``embed`` without a trained model of the pipeline's kind.
     """
     context = WorkContext(workspace.settings, pipeline, tuple(dataset.origin for dataset in chosen.datasets))
     if stage in (Stage.TOKENIZE, Stage.TRAIN, Stage.EMBED):
@@ -101,7 +101,7 @@ def _with_tokenizer(workspace: Workspace, chosen: Chosen, context: WorkContext) 
 
 def _with_model(workspace: Workspace, chosen: Chosen, context: WorkContext) -> WorkContext:
     from neuromill.models.files import is_complete
-    from neuromill.stages.embedding import model_digest
+    from neuromill.stages.embedding import model_digest, require_model_for
     from neuromill.stages.training import model_folder
 
     own = context.pipeline.pretrained_model
@@ -112,5 +112,6 @@ def _with_model(workspace: Workspace, chosen: Chosen, context: WorkContext) -> W
             where=str(folder),
             next_step="give a folder that `neuromill import` wrote" if own else "run `neuromill train` first",
         )
+    require_model_for(context, folder)
     identity = embed_identity(context.pipeline, context.token_identity, model_digest(folder))
     return replace(context, model_folder=str(folder), feature_identity=identity)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuromill.models.config import CrissCrossConfig
+from neuromill.models.eegssm_config import EEGSSMConfig
 from neuromill.records import ConfigError
 from neuromill.signals.steps import Resample
 from neuromill.stages.choosing import choose
@@ -19,6 +20,7 @@ from neuromill.stages.sections import signal_preparation
 from neuromill.tokenizers.config import TokenizerConfig
 from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
 from neuromill.training.config import TrainConfig
+from neuromill.training.eegssm_config import EEGSSMTrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -187,10 +189,15 @@ def _bytes_by_experience(
 
 def _feature_dims(pipeline: Pipeline) -> int | None:
     """Length of a feature vector: that of the model the pipeline trains, or of the one it is given."""
-    if not pipeline.pretrained_model:
-        return pipeline.train.model.latent_dim if isinstance(pipeline.train, TrainConfig) else None
-    settings = json.loads((Path(pipeline.pretrained_model).expanduser() / "config.json").read_text(encoding="utf-8"))
-    return CrissCrossConfig.model_validate(settings["config"]).latent_dim
+    train, settings = pipeline.train, {}
+    if pipeline.pretrained_model:
+        file = Path(pipeline.pretrained_model).expanduser() / "config.json"
+        settings = json.loads(file.read_text(encoding="utf-8"))["config"]
+    if isinstance(train, EEGSSMTrainConfig):
+        return (EEGSSMConfig.model_validate(settings) if settings else train.model).out_channels
+    if isinstance(train, TrainConfig):
+        return (CrissCrossConfig.model_validate(settings) if settings else train.model).latent_dim
+    return None
 
 
 def _seconds(workspace: Workspace, chosen: Chosen, stage: Stage, recordings: Sequence[Recording]) -> float | None:

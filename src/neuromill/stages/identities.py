@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from neuromill.records import identity
 from neuromill.signals.steps import code_versions
 from neuromill.stages.prepare_config import SpikePrepareConfig
-from neuromill.stages.sections import criss_cross_training, settings_of
+from neuromill.stages.sections import feature_windows, settings_of
 from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
 from neuromill.training.config import FREE_SETTINGS
 
@@ -92,7 +92,7 @@ def embed_identity(pipeline: Pipeline, token_identity: str, model_digest: str) -
     """Name of a feature store: the tokens, the very model, and how much context it sees at once."""
     return identity(
         "embed",
-        config={"window_frames": criss_cross_training(pipeline).windows.window_frames},
+        config=feature_windows(pipeline).settings,
         code_versions={"training": TRAINING_CODE, "store": STORE_CODE},
         inputs=[token_identity, model_digest],
     )

@@ -329,7 +329,11 @@ def _has_input(context: WorkContext, item: WorkItem) -> bool:
     """Whether the group that an item is made from is in place; raw files are fetched where they are missing."""
     if item.stage is Stage.TOKENIZE:
         return _is_published(context.prepared_store(item), item.recording)
-    return item.stage is not Stage.EMBED or _is_published(context.token_store(item), item.recording)
+    if item.stage is not Stage.EMBED:
+        return True
+    signal_too = context.pipeline.train.kind == "eegssm"
+    stores = (context.token_store(item), *((context.prepared_store(item),) if signal_too else ()))
+    return all(_is_published(store, item.recording) for store in stores)
 
 
 def _is_published(store: Path, recording: Recording) -> bool:

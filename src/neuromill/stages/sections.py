@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from neuromill.records import ConfigError
@@ -53,6 +54,44 @@ def ndt3_training(pipeline: Pipeline) -> Ndt3TrainConfig:
 def eegssm_training(pipeline: Pipeline) -> EEGSSMTrainConfig:
     """Return `train` of kind ``eegssm``; ConfigError for another kind."""
     return _of_kind(pipeline.train, EEGSSMTrainConfig, pipeline, "train.kind")
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureWindows:
+    """How much context a model is given when features are made.
+
+    Attributes
+    ----------
+    frames
+        Length of a window, in frames of the tokens.
+    settings
+        Everything about it that decides the bytes of features, for an identity.
+    """
+
+    frames: int
+    settings: dict[str, Any]
+
+
+def feature_windows(pipeline: Pipeline) -> FeatureWindows:
+    """Return the windows that ``embed`` uses: those that the model is trained on.
+
+    Raises
+    ------
+    ConfigError
+        Models of this kind of training have no features per channel and frame.
+    """
+    train = pipeline.train
+    if isinstance(train, TrainConfig):
+        return FeatureWindows(train.windows.window_frames, {"window_frames": train.windows.window_frames})
+    if isinstance(train, EEGSSMTrainConfig):
+        frames = train.windows.window_patches
+        parity = {"parity": True} if train.parity else {}  # a channel that is rejected takes its window along
+        return FeatureWindows(frames, {"kind": train.kind, "window_patches": frames, **parity})
+    raise ConfigError(
+        f"{pipeline.name} has train.kind: {train.kind}, whose models have no features per channel and frame",
+        where="train.kind",
+        next_step="`neuromill embed` takes pipelines of criss_cross and eegssm",
+    )
 
 
 def settings_of(section: Config) -> dict[str, Any]:

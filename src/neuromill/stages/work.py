@@ -160,22 +160,39 @@ def _input_damage(context: WorkContext, item: WorkItem, error: Exception) -> Rec
     """What an error says of the group that the item is made from; None where it is about anything else."""
     from neuromill.store.errors import CorruptStoreError, MissingFileError
 
-    if item.stage not in (Stage.TOKENIZE, Stage.EMBED):
+    before = _store_read(context, item, error)
+    if before is None:
         return None
-    before, store = (
-        (Stage.PREPARE, context.prepared_store(item))
-        if item.stage is Stage.TOKENIZE
-        else (Stage.TOKENIZE, context.token_store(item))
-    )
-    step = f"`neuromill {before.value} PIPELINE` makes it again; then `neuromill retry {item.recording.id.name}`"
+    step = f"`neuromill {before.stage.value} PIPELINE` makes it again; then `neuromill retry {item.recording.id.name}`"
     if isinstance(error, CorruptStoreError):
         return RecordingError(FailureCode.TRUNCATED, error.what, where=error.where, next_step=step)
     if isinstance(error, MissingFileError):
         return RecordingError(FailureCode.MISSING_MEMBER, error.what, where=error.where, next_step=step)
-    if isinstance(error, FileNotFoundError) and Path(str(error.filename)).is_relative_to(store):
+    if isinstance(error, FileNotFoundError) and Path(str(error.filename)).is_relative_to(before.folder):
         what = "a file of the store is gone"
         return RecordingError(FailureCode.MISSING_MEMBER, what, where=str(error.filename), next_step=step)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class _StoreRead:
+    """A store that an item is made from, and the stage that makes it."""
+
+    stage: Stage
+    folder: Path
+
+
+def _store_read(context: WorkContext, item: WorkItem, error: Exception) -> _StoreRead | None:
+    """Which of the stores that an item is made from an error is about; the tokens where it does not say."""
+    if item.stage not in (Stage.TOKENIZE, Stage.EMBED):
+        return None
+    prepared = _StoreRead(Stage.PREPARE, context.prepared_store(item))
+    if item.stage is Stage.TOKENIZE:
+        return prepared
+    tokens = _StoreRead(Stage.TOKENIZE, context.token_store(item))
+    told = str(getattr(error, "where", "") or getattr(error, "filename", "") or "")  # absolute, or relative to a store
+    only_there = (prepared.folder / told).exists() and not (tokens.folder / told).exists()
+    return prepared if Path(told).is_relative_to(prepared.folder) or only_there else tokens
 
 
 _REPORT_IT = "this is a defect of neuromill: please report it with `neuromill explain RECORDING`"

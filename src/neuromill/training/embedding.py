@@ -6,6 +6,8 @@ Quick start, from a folder of weights and a token store::
     tokens = StoreTokens.open(["stores/ds004078@1.2.1/tokenize/0123456789abcdef"])
     for block in embed_recording(model, tokens, 0, window_frames=625):
         ...  # float32 [frame, channel, dim]
+
+A model of signals (EEGSSM) takes a store of prepared signals beside that of their tokens, and ``embed_signals``.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neuromill.models.criss_cross import CrissCross
+    from neuromill.models.eegssm import EEGSSM
     from neuromill.models.sensors import SensorGeometry
+    from neuromill.training.coded_signals import CodedSource
     from neuromill.training.tokens import TokenSource
 
 
@@ -65,13 +69,70 @@ def embed_recording(
     so that the end has as much context as the rest. Memory is that of one window.
     """
     one = tokens.recordings[recording]
-    edges = [*range(0, one.n_frames, window_frames), one.n_frames]
-    for start, stop in pairwise(edges):
-        first = max(0, min(start, stop - window_frames))
+    for start, stop, first in _blocks(one.n_frames, window_frames):
         codes = np.empty((stop - first, one.n_quantizers, one.n_channels), dtype=np.uint8)
         tokens.read_codes(recording, first, stop, codes)
         features = embed(model, codes.transpose(2, 1, 0)[None], one.geometry)[0]
-        yield np.ascontiguousarray(features[:, start - first :].permute(1, 0, 2).cpu().numpy())
+        yield _of_block(features, start - first)
+
+
+def embed_patches(model: EEGSSM, signal: NDArray[np.float32], usable: NDArray[np.bool_]) -> torch.Tensor:
+    """Features float32 [channel, patch, dim] of one window, nothing hidden.
+
+    Runs on the device the model is on, in evaluation mode, without gradients. A patch that is not fit for use goes in
+    as silence, as in training, and comes back as NaN: the model never looked at it.
+
+    Parameters
+    ----------
+    signal
+        float32 [channel, time] in the unit of the model; whole patches.
+    usable
+        bool [channel, patch].
+
+    Raises
+    ------
+    ConfigError
+        The signal is not that many patches of the model.
+    """
+    size = model.config.patch_size
+    if signal.shape != (len(usable), usable.shape[1] * size):
+        raise ConfigError(f"a signal of {signal.shape} is not {usable.shape} patches of {size} samples")
+    device = next(model.parameters()).device
+    patches = np.where(usable[..., None], signal.reshape(*usable.shape, size), np.float32(0))
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            features = model.features(torch.from_numpy(patches.reshape(1, *signal.shape)).to(device))[0].float()
+            features[~torch.from_numpy(usable).to(device)] = torch.nan
+    finally:
+        model.train(training)
+    return features
+
+
+def embed_signals(
+    model: EEGSSM, source: CodedSource, recording: int, *, window_frames: int
+) -> Iterator[NDArray[np.float32]]:
+    """Features of a whole recording by a model of signals, block by block, as ``embed_recording`` gives them.
+
+    A frame of the tokens is a patch of the model; NaN where it is not fit for use.
+    """
+    one = source.recordings[recording]
+    for start, stop, first in _blocks(one.n_frames, window_frames):
+        signal = np.empty((one.n_channels, (stop - first) * one.hop_samples), np.float32)
+        source.read_signal(recording, first, stop, signal)
+        yield _of_block(embed_patches(model, signal, source.usable(recording, first, stop)), start - first)
+
+
+def _blocks(n_frames: int, window_frames: int) -> Iterator[tuple[int, int, int]]:
+    """First frame and end of each block, and where its window begins."""
+    for start, stop in pairwise([*range(0, n_frames, window_frames), n_frames]):
+        yield start, stop, max(0, min(start, stop - window_frames))
+
+
+def _of_block(features: torch.Tensor, skipped: int) -> NDArray[np.float32]:
+    """[channel, frame, dim] of a window to [frame, channel, dim] of its block."""
+    return np.ascontiguousarray(features[:, skipped:].permute(1, 0, 2).cpu().numpy())
 
 
 def _sensors(geometry: SensorGeometry, n_windows: int, device: torch.device) -> Sensors:
