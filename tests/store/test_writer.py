@@ -18,6 +18,7 @@ from neuromill.records import Events, FailureCode, RecordingError
 from neuromill.store.attributes import FeatureAttributes
 from neuromill.store.errors import StoreError
 from neuromill.store.reader import StoreReader
+from neuromill.store.usage import codebook_usage
 from neuromill.store.verify import clean_leftovers, list_groups, verify_store
 from neuromill.store.writer import FeatureWriter, SignalWriter, TokenWriter
 from support.stores import (
@@ -234,34 +235,19 @@ def test_codes_take_the_smallest_dtype(size: int, dtype: str, tmp_path: Path) ->
     assert group["scale"].shape == (3, 3)
 
 
-def test_codebook_usage_is_kept(tmp_path: Path) -> None:
-    usage = np.arange(8).reshape(2, 4)
-    with TokenWriter(tmp_path, NAME, n_channels=3, n_quantizers=2, codebook_size=4) as writer:
-        writer.write_segment(np.zeros((5, 2, 3), np.int64), np.ones(3, np.float32), 60)
-        writer.publish(token_attributes(), channel_table(3), usage=usage)
-    np.testing.assert_array_equal(zarr.open_group(tmp_path / f"{NAME}.zarr", mode="r")["codebook_usage"][:], usage)
-
-
-HOUR, WITHOUT_USAGE = 3600, 300_000
-USAGE_TABLE = 2 * 4096 * 8 + 1000  # int64, the same for every length, and its metadata
-
-
-@pytest.mark.parametrize(("with_usage", "most"), [(False, WITHOUT_USAGE), (True, WITHOUT_USAGE + USAGE_TABLE)])
-def test_an_hour_of_tokens_of_19_channels_is_small(*, with_usage: bool, most: int, tmp_path: Path) -> None:
-    """Codes that cannot be compressed, one second each, in segments of 30 s; every file of the group counts.
-
-    The usage table that the tokenize stage adds does not fit into the 0.3 MB: a fifth of the whole for one hour.
-    """
-    codes = np.random.default_rng(0).integers(0, 4096, (HOUR, 2, 19))
+def test_an_hour_of_tokens_of_19_channels_is_small(tmp_path: Path) -> None:
+    """Codes that cannot be compressed, one second each, in segments of 30 s; every file of the group counts."""
+    codes = np.random.default_rng(0).integers(0, 4096, (3600, 2, 19))
     usage = np.stack([np.bincount(level.ravel(), minlength=4096) for level in np.moveaxis(codes, 1, 0)])
     with TokenWriter(tmp_path, NAME, n_channels=19, n_quantizers=2, codebook_size=4096) as writer:
-        for start in range(0, HOUR, 30):
+        for start in range(0, 3600, 30):
             writer.write_segment(codes[start : start + 30], np.ones(19, np.float32), 30 * 200)
-        writer.publish(token_attributes(), channel_table(19), usage=usage if with_usage else None)
+        writer.publish(token_attributes(), channel_table(19), usage=usage)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert codes.size * 2 < sum(path.stat().st_size for path in files) <= most
+    assert codes.size * 2 < sum(path.stat().st_size for path in files) <= 300_000
     with StoreReader.of_groups(tmp_path) as reader:
         stored = reader.read(NAME, "codes")
+        np.testing.assert_array_equal(codebook_usage(reader, NAME), usage)
     assert stored.dtype == np.uint16
     np.testing.assert_array_equal(stored, codes)
 

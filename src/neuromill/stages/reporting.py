@@ -30,6 +30,7 @@ from neuromill.stages.outcomes import Stage
 from neuromill.stages.report_examples import example_of, rejected_windows
 from neuromill.stages.report_groups import by_dataset, published_groups, spread
 from neuromill.stages.work import WorkContext
+from neuromill.store.usage import codebook_usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -290,7 +291,7 @@ def _tokenizer_facts(context: WorkContext, tokenizer: Tokenizer) -> TokenizerFac
 def _usage(tokenized: Sequence[Published]) -> CodebookUse | None:
     if not tokenized:
         return None
-    counts = [np.asarray(one.reader.read(one.name, "codebook_usage"), np.int64) for one in tokenized]
+    counts = [codebook_usage(one.reader, one.name) for one in tokenized]
     return CodebookUse(np.sum(counts, axis=0, dtype=np.int64), len(tokenized))
 
 

@@ -41,7 +41,8 @@ Read::
 Arrays of a signal group: ``signal (time, channel)``, ``channel_scale``, ``channel_offset (channel)``,
 ``channel_position``, ``channel_orientation (channel, xyz)``, ``event_onset``, ``event_duration (event)``.
 Arrays of a token group: ``codes (frame, quantizer, channel)``, ``scale (segment, channel)``, ``segment_start_frame``,
-``segment_n_frames``, ``segment_n_valid_samples (segment)``, ``codebook_usage (quantizer, code)``, positions as above.
+``segment_n_frames``, ``segment_n_valid_samples (segment)``, positions as above; ``codebook_usage (quantizer, code)``
+where it is small beside the codes; ``store.usage.codebook_usage(reader, name)`` counts them elsewhere.
 
 Spikes: ``store.spike_writer`` (``SpikeWriter``, ``SpikeTokenWriter``, ``Behaviour``), ``store.spike_tokens_reading``
 (``read_chunks``), ``store.looking.open_spikes``; ``n_channels`` counts units there.

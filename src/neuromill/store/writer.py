@@ -24,6 +24,7 @@ from neuromill.store.layout import (
 from neuromill.store.publishing import GroupWriter, PublishedGroup
 from neuromill.store.scaling import FILLS, UNUSABLE, encode_block, measure, scaling_of
 from neuromill.store.spool import Spool
+from neuromill.store.usage import is_worth_keeping
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -258,7 +259,13 @@ class TokenWriter(SpoolingWriter):
         usage: NDArray[np.integer[Any]] | None = None,
         replace: bool = False,
     ) -> PublishedGroup:
-        """Publish the group; ``usage`` counts how often each code was used, int64 [quantizer, code].
+        """Publish the group.
+
+        Parameters
+        ----------
+        usage
+            How often each code was used in channels that are not bad and had a signal, int64 [quantizer, code]. Kept
+            where it is small beside the codes; ``neuromill.store.usage.codebook_usage`` gives it back in any case.
 
         Raises
         ------
@@ -273,7 +280,7 @@ class TokenWriter(SpoolingWriter):
         table = np.array(self._segments, np.int64)
         for column, name in enumerate(("segment_start_frame", "segment_n_frames", "segment_n_valid_samples")):
             self._add_plain(name, ("segment",), table[:, column], "int64")
-        if usage is not None:
+        if usage is not None and is_worth_keeping(usage.nbytes, self.n_rows * self._row_bytes):
             self._add_plain("codebook_usage", ("quantizer", "code"), usage, "int64")
         self._add_sensors(channels)
         facts: dict[str, Any] = {
@@ -286,10 +293,13 @@ class TokenWriter(SpoolingWriter):
         document = group_attributes("tokens", attributes, {**facts, **channel_columns(channels)})
         return self._group.publish(document, replace=replace)
 
+    @property
+    def _row_bytes(self) -> int:
+        return self._n_quantizers * self._n_channels * np.dtype(self._dtype).itemsize
+
     def _codes_spec(self) -> ArraySpec:
         row = (self._n_quantizers, self._n_channels)
-        row_bytes = row[0] * row[1] * np.dtype(self._dtype).itemsize
-        rows = shard_rows(self.n_rows, self._chunk_frames, row_bytes, self._max_shard_bytes)
+        rows = shard_rows(self.n_rows, self._chunk_frames, self._row_bytes, self._max_shard_bytes)
         fill = int(np.iinfo(self._dtype).max)
         dims = ("frame", "quantizer", "channel")
         return ArraySpec("codes", dims, (self.n_rows, *row), self._dtype, self._chunk_frames, rows, fill)

@@ -10,6 +10,7 @@ import torch
 
 from neuromill.records import ConfigError, FailureCode, RecordingError
 from neuromill.store.reader import StoreReader
+from neuromill.store.usage import codebook_usage
 from neuromill.training.coded_signals import CodedRecording
 
 if TYPE_CHECKING:
@@ -182,12 +183,11 @@ class StoreCodedSignals:
         out[...] = place.tokens.read(place.name, "codes", start, stop).transpose(2, 0, 1)
 
     def code_counts(self) -> NDArray[np.int64]:
-        """Sum the use of codes that the token groups tell, [quantizer, code]: of good channels, rejected or not."""
+        """How often each code occurs, [quantizer, code]: in good channels, rejected or not."""
         first = self.recordings[0]
         counts = np.zeros((first.n_quantizers, first.codebook_size), np.int64)
         for place in self._places:
-            if "codebook_usage" in place.tokens.recording(place.name).arrays:
-                counts += place.tokens.read(place.name, "codebook_usage")
+            counts += codebook_usage(place.tokens, place.name)
         return counts
 
 
