@@ -202,12 +202,12 @@ def open_bdf(recording: Recording, root: Path) -> OpenedRaw:
 
 
 def _open_edf_or_bdf(recording: Recording, root: Path, kind: str) -> OpenedRaw:
-    import mne
+    from mne.io.edf.edf import RawBDF, RawEDF
 
     path, where = root / recording.path, recording.path
     header = check_edf(path, kind, where)
     encoding = annotation_encoding(path, header)
-    reader = mne.io.read_raw_edf if kind == "edf" else mne.io.read_raw_bdf
+    reader = RawEDF if kind == "edf" else RawBDF  # read_raw_edf refuses the names of ISRUC, .rec, and does no more
     opened = open_quietly(lambda: reader(path, encoding=encoding, verbose="warning"), where, path.parent)
     if len(header.signals) != len(opened.raw.ch_names):
         raise unreadable(f"{len(header.signals)} signals in the header, {len(opened.raw.ch_names)} are read", where)
