@@ -1,7 +1,6 @@
 """What every test shares: no telemetry, no network names, the folder of real recordings."""
 
 import os
-import sys
 from pathlib import Path
 
 # Before anything imports Prefect, dandi or huggingface_hub: nothing may phone home from a test.
@@ -74,22 +73,3 @@ class DataTestsMustRun:
 def data() -> Path:
     """The folder of real recordings; tests that use it carry ``@pytest.mark.data``."""
     return data_root()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave without tearing the interpreter down, once everything is reported.
-
-    Where a file object raised inside libhdf5 (a stream that broke off), the library keeps the file open, and calls the
-    object once more at the very end, when it is gone: all tests pass, and the process dies of a segmentation fault.
-    """
-    status = getattr(config, "neuromill_exit_status", None)
-    if status is not None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(int(status))
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Keep the exit status for ``pytest_unconfigure``."""
-    session.config.neuromill_exit_status = exitstatus

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuromill.readers.trees import open_hdf5
 from neuromill.records import FailureCode, RecordingError
 from neuromill.sources.download import Patience
 from neuromill.sources.remote import RangeReader, RemoteFile, runs
@@ -150,15 +152,16 @@ def test_hdf5_over_ranges_transfers_only_what_is_wanted(nwb_like: bytes) -> None
 def test_a_failure_inside_hdf5_keeps_its_code(nwb_like: bytes, name: str, plan: list, code: FailureCode) -> None:
     """What the file object raises comes through HDF5 as it is: a server that is down is no damaged file."""
     for place in serve(nwb_like):
-        with place.open() as remote, h5py.File(remote, "r") as file:
-            dataset = file[name]
+        with place.open() as remote, closing(open_hdf5(remote, "a.nwb")) as tree:
+            array = tree.array(name)
             place.archive.plan = list(plan)
             with pytest.raises(RecordingError) as error:
-                dataset[:]
+                array.read()
             assert error.value.code is code
         place.archive.plan = [status(404)]
-        with place.open() as remote, pytest.raises(RecordingError):
-            h5py.File(remote, "r")
+        with place.open() as remote, pytest.raises(RecordingError) as error:
+            open_hdf5(remote, "a.nwb")
+        assert error.value.code is FailureCode.UNREACHABLE_UPSTREAM
 
 
 @pytest.mark.parametrize(

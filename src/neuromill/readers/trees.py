@@ -10,11 +10,13 @@ import math
 import struct
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from neuromill.readers.complaints import missing, too_large, truncated, unreadable, unsupported
+from neuromill.records import RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -113,7 +115,13 @@ def open_hdf5(source: Path | BinaryIO | RawIOBase, where: str) -> Hdf5Tree:
     Raises
     ------
     RecordingError
-        ``unreadable`` (not HDF5, or damaged), ``truncated`` (shorter than its superblock says).
+        ``unreadable`` (not HDF5, or damaged), ``truncated`` (shorter than its superblock says), and what reading from
+        the file object raises.
+
+    Notes
+    -----
+    Close a tree over a file object: libhdf5 calls the object of a file that is open at the end of the process, when
+    the interpreter is gone, and the process dies of a segmentation fault (h5py 3.16).
     """
     import h5py
 
@@ -123,7 +131,12 @@ def open_hdf5(source: Path | BinaryIO | RawIOBase, where: str) -> Hdf5Tree:
     else:
         check_superblock(source, where)
     with damage_as_codes(where):
-        file = h5py.File(source, "r", rdcc_nbytes=CHUNK_CACHE_BYTES)
+        try:
+            file = h5py.File(source, "r", rdcc_nbytes=CHUNK_CACHE_BYTES)
+        except (*DAMAGE, RecordingError) as error:
+            # Frames of h5py hold the file object for HDF5, as an open file does: whoever keeps the error keeps it.
+            clear_frames(error.__traceback__)
+            raise
     return Hdf5Tree(file, where, has_folder=isinstance(source, Path))
 
 
