@@ -10,6 +10,8 @@ from neuromill.stages.selection import Selection
 from neuromill.stages.workspace import Workspace
 from support.stages import ALL_STAGES, Road, open_workspace, run, tiny_pipeline, workspace_at, write_bids
 
+pytest.register_assert_rewrite("support.outcome_folders")  # its asserts tell values, as those of a test module do
+
 
 @pytest.fixture(scope="session")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Road:

@@ -1,6 +1,5 @@
 """The roads that EEG and intracranial recordings take in tests: which one by rule, and with what small networks."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,9 +90,3 @@ def road_of(recording: Recording, root: Path) -> str:
     if not match.missing and not match.twice and seconds >= WINDOW_SECONDS:
         return TFDUAL
     return MU_LAW if types & {"ecog", "seeg", "dbs"} else BIOCODEC
-
-
-def only(names: Iterable[str]) -> str:
-    """SQL condition for these recordings; one that none has where there are none."""
-    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
-    return f"recording IN ({quoted or repr('')})"
