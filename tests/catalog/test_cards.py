@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from neuromill.catalog.cards import Card, card_schema, load_card, load_cards
+from neuromill.catalog.cards import FETCHED, Card, card_schema, load_card, load_cards, require_obtainable
 from neuromill.records import ConfigError, Entities, Recording, RecordingId
+from neuromill.sources.opening import ARCHIVES
 from support.paths import PROJECT
 
 CATALOGS = PROJECT / "catalogs"
@@ -67,6 +68,14 @@ def test_a_minimal_card_has_safe_defaults(tmp_path: Path) -> None:
         ({"recordings": {"layout": "plain", "path_pattern": "{sub}.edf"}}, "recordings.path_pattern"),
         (SPIKES | {"spikes": {"format": "plexon"}}, "spikes.format"),
         (SPIKES | {"access": "agreement"}, "(card)"),
+        ({"access": "application", "agreement": "a form"}, "(card)"),
+        ({"access": "agreement", "url": "https://x.org"}, "(card)"),
+        ({"url": "x.org"}, "url"),
+        ({"url": "https://x.org and more"}, "url"),
+        ({"archive": "local"}, "(card)"),
+        ({"archive": "dandi", "folder": "/data"}, "(card)"),
+        ({"archive": "zenodo", "folder": "data"}, "(card)"),
+        ({"expected": {"classes": {"value": 2.5}}}, "expected.classes.value"),
     ],
 )
 def test_a_wrong_card_names_file_and_key(tmp_path: Path, change: dict, key: str) -> None:
@@ -148,6 +157,37 @@ def test_cards_of_folders(tmp_path: Path) -> None:
     assert "again.yaml" in caught.value.where
     with pytest.raises(ConfigError, match="no folder"):
         load_cards([tmp_path / "absent"])
+
+
+def test_archives_without_a_source_are_those_with_folders() -> None:
+    assert {*FETCHED, "local"} == set(ARCHIVES)
+
+
+def test_what_is_here_or_can_be_fetched_is_obtainable(tmp_path: Path) -> None:
+    require_obtainable(card_with())
+    require_obtainable(card_with(archive="dandi", access="agreement", agreement="a form", url="https://x.org"))
+    require_obtainable(card_with(archive="figshare", folder=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "where", "step"),
+    [
+        ({"archive": "local", "folder": "/no/x"}, "the folder of ds1 is not there", "/no/x", "at /no/x"),
+        ({"archive": "osf"}, "nothing fetches from osf yet", "ds1", "name their `folder`"),
+        ({"archive": "osf", "url": "https://o.org", "folder": "/no/x"}, "from osf yet", "https://o.org", "at /no/x"),
+        (
+            {"archive": "local", "folder": "/no/x", "access": "agreement", "agreement": "a form", "url": "https://o.org"},
+            "by agreement, and is not here: a form", "https://o.org", "at /no/x",
+        ),
+        ({"no_reader": "a format of 1987"}, "no reader opens the files of ds1: a format of 1987", "ds1", "convert"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_had_says_what_to_do(change: dict, what: str, where: str, step: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        require_obtainable(card_with(**change))
+    assert what in refused.value.what
+    assert refused.value.where == where
+    assert step in refused.value.next_step
 
 
 def test_test_wins_over_validation() -> None:

@@ -1,17 +1,25 @@
 """The cards of EEG and intracranial EEG, against the real listings that are at hand."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from neuromill.catalog.cards import Access, Card, load_cards
 from neuromill.catalog.discovery import Discovery, discover
+from neuromill.catalog.rules import RecordingRules
 from neuromill.catalog.splits import check_expected, check_split
-from neuromill.records import DatasetVersion, FailureCode, Manifest, SourceFile
+from neuromill.records import ConfigError, DatasetVersion, FailureCode, Manifest, SourceFile
+from neuromill.stages.choosing import choose
 from neuromill.stages.orphans import recordings_without_data
+from neuromill.stages.outcomes import Stage
+from neuromill.stages.refreshing import refresh
+from neuromill.stages.selection import Selection
+from support.command import neuromill
 from support.paths import PROJECT
-from support.snapshots import listing_manifest, reader_of
+from support.snapshots import listing_manifest, made_manifest, reader_of
+from support.stages import run, tiny_pipeline, workspace_at
 
 CARDS = {card.id: card for card in load_cards([PROJECT / "catalogs"])}
 WHOLE = ("ds002778", "ds003029", "ds003645", "ds004194", "ds004504", "ds005555")  # listings with every subject
@@ -20,7 +28,32 @@ FORMATS = {
     "ds002778": "bdf", "ds003029": "brainvision", "ds003498": "brainvision", "ds003645": "eeglab",
     "ds004194": "brainvision", "ds004362": "eeglab", "ds004408": "brainvision", "ds004504": "eeglab", "ds005555": "edf",
 }  # fmt: skip
-UNSEEN = ("ds003688", "ds003775", "ds004584", "ds005505", "chbmit", "eegmat", "tuab", "tueg", "tuev")
+
+# What nobody counted: subjects, recordings, n_channels, sfreq, classes as they were published, None where nothing was.
+UNSEEN: dict[str, tuple[float | None, ...]] = {
+    "ds003688": (51, None, None, None, None),
+    "ds003775": (111, 153, 64, 1024, None),
+    "ds004584": (149, 149, None, 500, None),
+    "ds005505": (136, None, None, 500, None),
+    "bcic2020-t3": (15, 45, 64, 256, 5),
+    "chbmit": (24, 686, 23, 256, 2),
+    "eegmat": (36, 72, 20, 500, 2),
+    "faced": (123, 123, 32, None, 9),
+    "isruc-s1": (100, 100, 6, 200, 5),
+    "isruc-s3": (10, 10, 6, 200, 5),
+    "seed-v": (16, 48, 62, 1000, 5),
+    "shu-mi": (25, 125, 32, 250, 2),
+    "tuab": (2329, 2993, None, None, 2),
+    "tueg": (14987, None, None, None, None),
+    "tuev": (370, 518, None, None, 6),
+}
+FACTS = ("subjects", "recordings", "n_channels", "sfreq", "classes")
+DOWNSTREAM = {  # the sets that CodeBrain is tested on
+    "FACED": "faced", "SEED-V": "seed-v", "ISRUC-S1": "isruc-s1", "ISRUC-S3": "isruc-s3", "SHU-MI": "shu-mi",
+    "BCIC2020-T3": "bcic2020-t3", "Mental Arithmetic": "eegmat", "CHB-MIT": "chbmit", "TUEV": "tuev", "TUAB": "tuab",
+}  # fmt: skip
+BY_AGREEMENT = ("tueg", "tuab", "tuev", "faced", "seed-v")
+UNREAD = ("bcic2020-t3", "seed-v")
 
 
 def discovered(data: Path, name: str) -> tuple[Card, Manifest, Discovery]:
@@ -71,22 +104,107 @@ def test_the_version_is_the_one_of_the_snapshot(data: Path, name: str) -> None:
     assert description["License"] == CARDS[name].licence
 
 
+def test_every_card_of_eeg_has_its_row() -> None:
+    cards = {name for name, card in CARDS.items() if card.modality in ("eeg", "ieeg") and not card.synthetic}
+    assert cards == {*WHOLE, *PART, *UNSEEN}
+    assert set(DOWNSTREAM.values()) <= cards
+
+
+@pytest.mark.data
+def test_every_listing_of_eeg_has_a_card(data: Path) -> None:
+    """A snapshot with a folder ``eeg`` or ``ieeg`` in it, whatever else it has."""
+    found = set()
+    for listing in (data / "openneuro").glob("*/listing.tsv"):
+        folders = {part for line in listing.read_text().splitlines() for part in line.split("\t")[0].split("/")[:-1]}
+        if folders & {"eeg", "ieeg"}:
+            name = listing.parent.name
+            found.add(name)
+            assert name in CARDS, f"no card for {name}"
+            assert (CARDS[name].archive, CARDS[name].modality in folders) == ("openneuro", True)
+    assert found == {*WHOLE, *PART}
+
+
 @pytest.mark.parametrize("name", UNSEEN)
 def test_what_nobody_counted_says_so(name: str) -> None:
     card = CARDS[name]
-    facts = [fact for fact in card.expected.model_dump().values() if fact]
-    assert facts
-    assert not any(fact["verified"] for fact in facts)
+    facts = [getattr(card.expected, fact) for fact in FACTS]
+    assert tuple(fact.value if fact else None for fact in facts) == UNSEEN[name]
+    assert not any(fact["verified"] for fact in card.expected.model_dump().values() if fact)
     assert "public knowledge" in card.notes
 
 
-@pytest.mark.parametrize("name", ["tueg", "tuab", "tuev"])
-def test_what_needs_an_agreement_says_which_and_where_to_put_it(name: str) -> None:
+@pytest.mark.parametrize("name", DOWNSTREAM.values())
+def test_a_downstream_set_says_where_it_is_and_where_to_put_it(name: str) -> None:
     card = CARDS[name]
-    assert card.access is Access.AGREEMENT
-    assert card.agreement
-    assert card.archive == "local"
-    assert card.folder is not None
+    assert card.url.startswith("https://")
+    assert card.folder == Path("~/neuromill-data", name)
+    assert card.expected.classes is not None
+    assert card.splits.test
+    assert card.splits.disjoint == ("subject",)
+
+
+@pytest.mark.parametrize("name", BY_AGREEMENT)
+def test_what_needs_an_agreement_is_refused_with_its_address(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    card = CARDS[name]
+    assert card.access is not Access.OPEN
+    refused = neuromill("catalog", "refresh", name, "--home", tmp_path / "home")
+    assert (refused.code, refused.out) == (2, "")
+    assert card.url in refused.err
+    if name not in UNREAD:
+        assert card.agreement in refused.err
+        assert f"at {card.folder}" in refused.err
+    shown = " ".join(neuromill("catalog", "show", name, "--home", tmp_path / "home").out.split())
+    assert card.url in shown
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_what_no_reader_opens_is_refused_even_where_it_lies(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "neuromill-data" / name).mkdir(parents=True)
+    refused = neuromill("catalog", "refresh", name, "--home", tmp_path / "home")
+    assert refused.code == 2
+    assert f"no reader opens the files of {name}: {CARDS[name].no_reader}" in refused.err
+    assert "convert them" in refused.err
+    assert not listed(name, "x/Training set/Data_Sample01.mat", "x/1_1_20180804.cnt")
+
+
+@pytest.mark.parametrize(
+    ("name", "archive"), [("eegmat", "physionet"), ("chbmit", "physionet"), ("isruc-s3", "website")]
+)
+def test_what_nothing_fetches_says_where_to_get_it(
+    name: str, archive: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with workspace_at(tmp_path / "home") as workspace, pytest.raises(ConfigError) as refused:
+        refresh(workspace, workspace.dataset(name))
+    assert f"nothing fetches from {archive} yet" in refused.value.what
+    assert refused.value.where == CARDS[name].url
+    assert f"at ~/neuromill-data/{name}" in refused.value.next_step
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "file"), [("eegmat", "Subject35_2.edf"), ("isruc-s3", "10/10.rec")])
+def test_files_in_the_folder_of_a_card_go_in(
+    data: Path, name: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real EDF under the names of the sets, read through the card as it is shipped."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "neuromill-data" / name / file
+    path.parent.mkdir(parents=True)
+    shutil.copy(data / "bids/eeg-arithmetic/sub-00/eeg/sub-00_task-arithmetic_eeg.edf", path)
+    with workspace_at(tmp_path / "home") as workspace:
+        pipeline = tiny_pipeline(datasets=(name,))
+        results = run(workspace, pipeline, Selection(), Stage.INGEST)
+        assert (results[Stage.INGEST].done, results[Stage.INGEST].failed) == (1, 0)
+        chosen = choose(workspace, pipeline, Selection())
+    (recording,) = chosen.recordings
+    assert (recording.format, recording.datatype, chosen.split_of(recording)) == ("edf", "eeg", "test")
+    assert recording.line_freq == CARDS[name].line_freq
 
 
 def listed(name: str, *paths: str) -> dict[str, tuple[str, ...]]:
@@ -144,3 +262,51 @@ def test_physionet_sets() -> None:
         "chb21/chb21_01.edf": ("eeg", "21", "", "", "train"),  # the girl of case 01
         "chb24/chb24_01.edf": ("eeg", "24", "", "", "test"),
     }
+
+
+def test_sleep_of_isruc() -> None:
+    assert listed("isruc-s1", "1/1.rec", "100/100.rec", "1/1_1.txt", "1/1_1.xlsx", "85/85.rec", "85/85.edf") == {
+        "1/1.rec": ("eeg", "1", "", "", "train"),
+        "100/100.rec": ("eeg", "100", "", "", "test"),
+        "85/85.rec": ("eeg", "85", "", "", "validation"),
+    }
+
+
+def test_faced_takes_raw_recordings_only() -> None:
+    assert listed(
+        "faced", "Data/sub000/data.bdf", "Data/sub000/evt.bdf", "Data/sub099/data.bdf", "Data/sub100/data.bdf",
+        "Data/sub122/data.bdf", "Processed_data/sub000.pkl", "Data/sub000/After_remarks.mat",
+    ) == {
+        "Data/sub000/data.bdf": ("eeg", "000", "", "", "train"),
+        "Data/sub099/data.bdf": ("eeg", "099", "", "", "validation"),
+        "Data/sub100/data.bdf": ("eeg", "100", "", "", "test"),
+        "Data/sub122/data.bdf": ("eeg", "122", "", "", "test"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"), [("faced", (80, 20, 23)), ("shu-mi", (15, 5, 5)), ("isruc-s1", (80, 10, 10))]
+)
+def test_splits_have_as_many_people_as_published(name: str, parts: tuple[int, ...]) -> None:
+    paths = {
+        "faced": [f"sub{i:03}/data.bdf" for i in range(123)],
+        "shu-mi": [f"sub-{i:03}_ses-01_task_motorimagery_eeg.edf" for i in range(1, 26)],
+        "isruc-s1": [f"{i}/{i}.rec" for i in range(1, 101)],
+    }
+    splits = [row[-1] for row in listed(name, *paths[name]).values()]
+    assert tuple(splits.count(split) for split in ("train", "validation", "test")) == parts
+
+
+def test_arrays_of_shu_are_told() -> None:
+    paths = ["sub-001_ses-01_task_motorimagery_eeg.edf", "sub-025_ses-05_task_motorimagery_eeg.mat"]
+    assert listed("shu-mi", *paths) == {paths[0]: ("eeg", "001", "01", "", "train")}
+    found = discover(made_manifest(paths), CARDS["shu-mi"].recordings, lambda _: b"")
+    assert [(left.path, left.reason) for left in found.left_out] == [(paths[1], "no reader opens .mat")]
+
+
+def test_a_rec_file_is_edf_only_where_a_pattern_says_so() -> None:
+    """TUEV has tables of that name beside its recordings."""
+    path = "edf/train/aaaaaaar/aaaaaaar_00000001.rec"
+    assert listed("tuev", path) == {}
+    plain = RecordingRules(layout="plain")
+    assert discover(made_manifest([path]), plain, lambda _: b"").recordings == ()

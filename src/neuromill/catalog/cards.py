@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from neuromill.records import Recording
 
 Split = Literal["train", "validation", "test"]
-Archive = Literal["openneuro", "dandi", "osf", "huggingface", "radboud", "physionet", "zenodo", "crcns", "local"]
+Archive = Literal[
+    "openneuro", "dandi", "osf", "huggingface", "radboud", "physionet", "zenodo", "crcns", "figshare", "synapse",
+    "website", "local",
+]  # fmt: skip
 Modality = Literal["meg", "eeg", "ieeg", "spikes"]
 T = TypeVar("T", int, float)
 
 MAX_CARD_BYTES = 1_000_000
+FETCHED = ("openneuro", "dandi")  # archives that files are fetched from; of the others a person gets them
 STREAMED = ("dandi", "local")  # archives that serve parts of a file; of a local one the files are read where they lie
 NO_CARDS = frozenset({"duplicates.yaml"})  # tables that lie among the cards
 
@@ -50,6 +54,7 @@ class Expected(Config):
 
     ``channels`` counts by MNE channel type (``grad: 204``); ``n_channels`` counts those of the card's modality, units
     where that is spikes. ``bytes`` is what the recordings weigh; published sizes are rounded, so 5 % are granted.
+    ``classes`` are those of the labelled task the dataset is known for: for people, nothing compares them.
     """
 
     subjects: Fact[int] | None = None
@@ -59,6 +64,7 @@ class Expected(Config):
     n_channels: Fact[int] | None = None
     channels: dict[str, Fact[int]] = Field(default_factory=dict)
     sfreq: Fact[float] | None = None
+    classes: Fact[int] | None = None
 
 
 class Splits(Config):
@@ -104,7 +110,10 @@ class Card(Config):
     Attributes
     ----------
     access, agreement
-        What a person must do before the bytes can be fetched, and which terms are accepted by it.
+        What a person must do before the bytes can be had, and which terms are accepted by it. The place to do it is
+        ``url``.
+    folder
+        Where the files lie, of an archive that nothing fetches from: absolute, or ``~``.
     fetch
         ``whole`` files, or ``stream``: only the objects that the layout names are read, by range requests. Of NWB files
         in the archives ``dandi`` and ``local`` only.
@@ -121,10 +130,12 @@ class Card(Config):
     line_freq: float | None = Field(default=None, gt=0, description="Hz; used where the sidecars do not say")
     licence: str
     citation: str
+    url: str = Field(default="", pattern=r"^(https?://\S+)?$", description="page where it is described, and asked for")
     access: Access = Access.OPEN
     agreement: str = Field(default="", description="what must be accepted before the data may be used")
     fetch: Literal["whole", "stream"] = "whole"
-    folder: Path | None = Field(default=None, description="where a dataset of the archive `local` lies, absolute or ~")
+    folder: Path | None = Field(default=None, description="where the files lie that nothing fetches, absolute or ~")
+    no_reader: str = Field(default="", description="why no reader opens the files; whoever asks for them is told so")
     synthetic: bool = Field(
         default=False, description="made by a program; in no archive but the one the program writes"
     )
@@ -143,10 +154,15 @@ class Card(Config):
             raise ValueError(error.what) from error
 
     @model_validator(mode="after")
-    def _folder_goes_with_local(self) -> Card:
-        if (self.folder is not None) != (self.archive == "local"):
-            raise ValueError("`folder` goes with `archive: local`, and only with it")
-        if self.folder is not None and not self.folder.expanduser().is_absolute():
+    def _folder_goes_with_what_nothing_fetches(self) -> Card:
+        if self.folder is None:
+            if self.archive == "local":
+                raise ValueError("a `folder` goes with `archive: local`; name it")
+        elif self.archive in FETCHED:
+            raise ValueError(
+                f"a `folder` goes with `archive: local` and others that nothing fetches from, not with {self.archive}"
+            )
+        elif not self.folder.expanduser().is_absolute():
             raise ValueError("`folder` must be absolute or begin with ~")
         return self
 
@@ -177,8 +193,8 @@ class Card(Config):
 
     @model_validator(mode="after")
     def _agreement_is_told(self) -> Card:
-        if self.access is not Access.OPEN and not self.agreement and self.modality == "spikes":
-            raise ValueError("`access` is not open: say in `agreement` what must be accepted")
+        if self.access is not Access.OPEN and not (self.agreement and self.url):
+            raise ValueError("`access` is not open: say in `agreement` what must be accepted, and in `url` where")
         return self
 
     @property
@@ -227,6 +243,36 @@ def load_cards(folders: Iterable[Path]) -> tuple[Card, ...]:
             )
         found[card.id] = (card, path)
     return tuple(found[name][0] for name in sorted(found))
+
+
+def require_obtainable(card: Card) -> None:
+    """Return where a source can list the recordings of a card; say what a person must do where none can.
+
+    Raises
+    ------
+    ConfigError
+        No reader opens the files; or nothing fetches them, and they are not in the card's folder. Names the page of the
+        dataset, and the agreement.
+    """
+    where = card.url or str(card.folder or card.id)
+    if card.no_reader:
+        raise ConfigError(
+            f"no reader opens the files of {card.id}: {card.no_reader}",
+            where=where,
+            next_step="convert them to EDF, BrainVision or FIF, then give their folder with --data or in your own card",
+        )
+    if card.archive in FETCHED or (card.folder is not None and card.folder.expanduser().is_dir()):
+        return
+    if card.access is not Access.OPEN:
+        what = f"{card.id} is given by agreement, and is not here: {card.agreement}"
+    elif card.archive == "local":
+        what = f"the folder of {card.id} is not there"
+    else:
+        what = f"nothing fetches from {card.archive} yet, and {card.id} is not here"
+    place = (
+        f"put the files, or a link to them, at {card.folder}" if card.folder else "name their `folder` in your own card"
+    )
+    raise ConfigError(what, where=where, next_step=place)
 
 
 def card_schema() -> dict[str, Any]:

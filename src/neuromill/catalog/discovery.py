@@ -12,7 +12,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from neuromill.catalog.bids import Facts, Sidecars, parse_dandi_name, parse_name
-from neuromill.catalog.grouping import FORMATS, SPIKE_FORMATS, Group, extension_of, group_files
+from neuromill.catalog.grouping import (
+    FORMATS,
+    PATTERN_FORMATS,
+    SPIKE_FORMATS,
+    Group,
+    extension_of,
+    group_files,
+)
 from neuromill.catalog.path_patterns import match_path
 from neuromill.catalog.rules import BIDS_DATATYPES
 from neuromill.records import Entities, FailureCode, FileState, Recording, RecordingError, RecordingId, safe_name
@@ -133,7 +140,17 @@ def _groups(
             findings.report(file.path, error)
             return b""
 
-    return group_files(files, read_header, SPIKE_FORMATS if rules.asks_for_spikes else FORMATS)
+    ending = extension_of(rules.path_pattern)
+    named = {ending: PATTERN_FORMATS[ending]} if ending in PATTERN_FORMATS else {}
+    groups = group_files(files, read_header, (SPIKE_FORMATS if rules.asks_for_spikes else FORMATS) | named)
+    if rules.path_pattern:
+        grouped = {file.path for group in groups for file in group.files}
+        findings.left_out += [
+            LeftOut(file.path, f"no reader opens {extension_of(file.name) or 'files without an extension'}")
+            for file in files
+            if file.path not in grouped and match_path(rules.path_pattern, file.path) is not None
+        ]
+    return groups
 
 
 def _recording(

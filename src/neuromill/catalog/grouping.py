@@ -20,6 +20,7 @@ FORMATS = {
     ".set": "eeglab", ".nwb": "nwb", ".nwb.zarr": "nwb",
 }  # fmt: skip
 SPIKE_FORMATS = FORMATS | {".mat": "mat"}  # elsewhere .mat is anything: results, montages, stimuli
+PATTERN_FORMATS = {".rec": "edf"}  # only where a card's path pattern ends so: of TUEV it is a table of events
 FOLDERS = {".ds": "ctf", ".mefd": "mefd", ".nwb.zarr": "nwb"}
 WHOLE_EXTENSIONS = (".fif.gz", ".nwb.zarr")
 MAX_HEADER_BYTES = 1_000_000

@@ -178,11 +178,14 @@ def _tell_problems(result: Refreshed) -> None:
 
 def _card_rows(card: Card) -> list[tuple[str, object]]:
     expected = card.expected
-    facts = {name: getattr(expected, name) for name in ("subjects", "recordings", "hours", "n_channels", "sfreq")}
+    shown = ("subjects", "recordings", "hours", "n_channels", "sfreq", "classes")
+    facts = {name: getattr(expected, name) for name in shown}
     told = [
         f"{name} {fact.value:g}" + ("" if fact.verified else " (unverified)") for name, fact in facts.items() if fact
     ]
     names = ("title", "archive", "version", "modality", "device", "line_freq", "licence", "citation", "notes")
     rows: list[tuple[str, object]] = [(name, getattr(card, name)) for name in names]
+    rows += [("access", card.access.value)]
+    rows += [(name, value) for name in ("url", "agreement", "folder", "no_reader") if (value := getattr(card, name))]
     held_out = {name: dict(getattr(card.splits, name)) for name in ("validation", "test")}
-    return [*rows, ("access", card.access.value), ("expected", ", ".join(told)), ("held out", str(held_out))]
+    return [*rows, ("expected", ", ".join(told)), ("held out", str(held_out))]

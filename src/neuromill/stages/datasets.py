@@ -49,11 +49,10 @@ class Dataset:
 
     @property
     def origin(self) -> Origin:
-        """The part of it that goes to workers."""
+        """The part of it that goes to workers; what lies in a folder is read there, whatever archive it is of."""
         card = self.card
-        return Origin(
-            card.id, card.archive, self.folder, getattr(card, "spikes", None), getattr(card, "fetch", "whole")
-        )
+        archive = "local" if self.folder is not None else card.archive
+        return Origin(card.id, archive, self.folder, card.spikes, card.fetch)
 
 
 def dataset_of_folder(folder: Path, modality: Modality | None = None) -> Dataset:

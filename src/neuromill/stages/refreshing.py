@@ -49,11 +49,15 @@ def refresh(workspace: Workspace, dataset: Dataset) -> Refreshed:
     ------
     RecordingError
         ``unreachable_upstream`` where the archive cannot be asked.
+    ConfigError
+        Nothing fetches the dataset and it is not in the card's folder, or no reader opens its files.
     """
+    from neuromill.catalog.cards import require_obtainable
     from neuromill.catalog.discovery import discover
     from neuromill.catalog.index import write_index
     from neuromill.catalog.splits import check_expected
 
+    require_obtainable(dataset.card)
     card, source = dataset.card, dataset.origin.open(workspace.settings)
     _keep_folders_apart(workspace, dataset)
     listing = _listing(source, card)
