@@ -90,6 +90,9 @@ def test_status(walked: Walked) -> None:
     assert [(row["stage"], row["ended"] is not None, row["seconds"] > 0) for row in document["runs"]] == [
         ("fit", True, True), ("train", True, True),
     ]  # fmt: skip
+    trained = document["runs"][1]["facts"]
+    told = f"loss {trained['first_loss']:.3f} -> {trained['last_loss']:.3f}"
+    assert told in " ".join(neuromill("status", "--home", walked.home).out.split())
 
 
 def test_a_run_that_did_not_end_is_told(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_model_without_levels_has_a_loss() -> None:
     run = training()
     bare = replace(run, train=replace(run.train, per_level=np.empty((3, 0))))
     bare = replace(bare, validation=replace(run.validation, per_level=np.empty((1, 0))))
-    text = Page(render(replace(full(), training=bare))).text
+    text = Page(render(replace(full(), training=bare, probes=()))).text
     assert "validation loss 3.000" in text
     assert "accuracy" not in text
     assert "chance" not in text

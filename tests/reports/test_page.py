@@ -68,6 +68,8 @@ def page() -> Page:
         "codes 224",
         "reconstruction r 0.812",
         "validation accuracy 15.00 %",
+        "group model 0.812 0.625 0.938 0.750 group random weights 0.562 0.125 - 0.500 group chance 0.500 0.000 0.500 -",
+        "group linear ill 18, well 1,800 6 3 folds over subjects 36 /runs/x/model",
         "ds1 train 1 1.5 h 0",
         "ds1 validation 1 30.0 min 0",
         "ds2 test 1 unknown 1",

@@ -50,6 +50,10 @@ def rendered(case: str) -> str:
         "finished at step 200",
         "cursor_vel_x 0.438 0.375",
         "sub-Indy_ses-1 0.250 -",
+        "R² test 0.312",
+        "covariate R² test, model R² test, ridge cursor_vel_x 0.312 0.281",
+        "recording R² test, model R² test, ridge sub-Indy_ses-1 0.188 -",
+        "The test split was scored once, when the run ended.",
         "Ridge has seen a part of 1 held-out session",
         "20.0 s of the validation split, in chunks of 2 s",
         "tokens bb",
@@ -155,3 +159,11 @@ def test_long_lists_are_cut_and_say_so() -> None:
 )
 def test_datasets_that_all_share_are_not_repeated(names: list[str], shown: list[str]) -> None:
     assert list(without_dataset(names).values()) == shown
+
+
+def test_without_a_test_split_the_page_speaks_of_none() -> None:
+    run = replace(training(), test=None, test_baselines=())
+    text = Page(render(replace(full_spikes(), spikes=replace(spikes(), training=run)))).text
+    assert "R² held out 0.438" in text
+    assert "R² test" not in text
+    assert "test split" not in text

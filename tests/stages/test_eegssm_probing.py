@@ -15,16 +15,20 @@ from hypothesis import strategies as st
 from neuromill.cli.main import main
 from neuromill.models.eegssm import EEGSSM
 from neuromill.records import ConfigError, Entities, Recording, RecordingId
+from neuromill.stages.looking import came_to
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.pipeline import Pipeline
 from neuromill.stages.probe_examples import Example, Examples, load_probe
 from neuromill.stages.probing import ProbeResult, make_folds, run_probe
 from neuromill.stages.report import Silent
+from neuromill.stages.report_probes import collect_probes
+from neuromill.stages.reporting import write_report
 from neuromill.stages.running import run_stage
 from neuromill.stages.selection import Selection
 from neuromill.stages.workspace import Workspace
 from neuromill.tokenizers.files import save_pretrained
 from neuromill.training.probe_config import ProbeConfig
+from neuromill.training.probe_metrics import ProbeScores
 from support.stages import workspace_at
 from support.tfdual import random_tokenizer
 from support.tiny_eeg import MODEL, RAW_SFREQ, TOKENIZER, pipeline_of, write_eeg
@@ -82,6 +86,39 @@ def test_groups_of_participants_are_told_apart(workspace: Workspace, folder: Pat
     assert result.scores["model"].auroc > 0.95
     again = probe(workspace, folder, labels=PARTICIPANTS)
     assert again.as_dict() == result.as_dict()
+
+
+def test_the_ledger_and_the_page_keep_what_was_probed(workspace: Workspace, folder: Path) -> None:
+    before = len(workspace.ledger.runs("probe"))
+    results = [probe(workspace, folder, labels=PARTICIPANTS, name="group", folds=folds) for folds in (2, 2, 3)]
+    with pytest.raises(ConfigError):  # what is refused leaves no run behind
+        probe(workspace, folder, labels={"source": "participants", "column": "sex"})
+    runs = workspace.ledger.runs("probe")[before:]
+    assert [run.facts["scores"] for run in runs] == [
+        {name: scores.row() for name, scores in one.scores.items()} for one in results
+    ]
+    first, again, third = (run.identity for run in runs)
+    assert first == again != third
+    model = results[-1].scores["model"].balanced_accuracy
+    fresh = results[-1].scores["random weights"].balanced_accuracy
+    told = f"group: balanced accuracy {model:.3f} (random weights {fresh:.3f}, chance 0.500)"
+    assert came_to(runs[-1]) == told
+    pipeline = pipeline_of(folder / "tokenizer")
+    shown = [one for one in collect_probes(workspace, pipeline) if one.task == "group" and one.n_folds == 2]
+    assert [one.scores for one in shown] == [runs[1].facts["scores"]]  # once, though it was run twice
+    page = write_report(workspace, pipeline, Selection(data=folder / "lab"), folder / "probes.html").read_text()
+    assert f">{model:.3f}<" in page
+    assert "2 folds over subjects" in page
+    other = Pipeline.model_validate({"name": "other", "prepare": {"steps": [{"step": "pick", "picks": ["eeg"]}]}})
+    assert collect_probes(workspace, other) == ()
+
+
+def test_an_auroc_that_no_test_can_tell_is_null_in_the_ledger() -> None:
+    scores = {"model": ProbeScores(1.0, 0.0, float("nan"), 1.0)}
+    result = ProbeResult("t", "linear", "m", ("a", "b"), {"a": 1, "b": 1}, 2, "card", 1, 1, 0.5, scores, {})
+    assert result.facts()["scores"]["model"] == {
+        "balanced_accuracy": 1.0, "kappa": 0.0, "auroc": None, "accuracy": 1.0,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("pool", ["channels", "flatten"])

@@ -142,6 +142,12 @@ def test_tokens_and_training(place: Place) -> None:
     assert run.model.r2 == [row["r2"] for row in rows if row["kind"] == "validation"][-1]
     beside = {r["name"]: r["r2"] for r in rows if r["kind"] == "baseline" and r["split"] != "test"}
     assert {row.name: row.r2 for row in run.baselines} == beside
+    (test,) = [row for row in rows if row["kind"] == "test"]
+    assert run.test is not None
+    assert (run.test.r2, run.test.per_recording) == (test["r2"], test["r2_per_recording"])
+    beside = {r["name"]: r["r2"] for r in rows if r["kind"] == "baseline" and r["split"] == "test"}
+    assert {row.name: row.r2 for row in run.test_baselines} == beside
+    assert set(beside) == {"mean", "ridge"}
 
 
 def test_decoded_has_units_and_stands_over_the_true_values(place: Place) -> None:

@@ -9,6 +9,7 @@ import yaml
 from neuromill.records import ConfigError
 from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import work_context
+from neuromill.stages.looking import came_to
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.pipeline import Pipeline
 from neuromill.stages.running import run_stage
@@ -92,6 +93,10 @@ def test_a_run_tells_r2_beside_ridge_and_is_done_once(workspace: Workspace) -> N
     assert len(test["r2_per_recording"]) == 2
     assert result.note.endswith(f"; test {test['r2']:.2f} (ridge {baselines[-1]['r2']:.2f})")
     assert facts["ridge_r2"] == baselines[1]["r2"]
+    assert (facts["test_r2"], facts["test_ridge_r2"]) == (test["r2"], baselines[-1]["r2"])
+    assert came_to(workspace.ledger.runs("train")[-1]).endswith(
+        f"; test R2 {test['r2']:.3f} (mean {baselines[2]['r2']:.3f}, ridge {baselines[3]['r2']:.3f})"
+    )
     (validation,) = [row for row in rows if row["kind"] == "validation"]
     assert len(validation["r2_per_recording"]) == 2
     assert run_stage(workspace, tiny(), SELECTION, Stage.TRAIN).note == "nothing to do"

@@ -10,6 +10,7 @@ from neuromill.reports.contents import (
     Example,
     Failure,
     Level,
+    Probed,
     RecordingFacts,
     ReportContents,
     Sensors,
@@ -60,6 +61,13 @@ def training(*, held_out: bool = True) -> Training:
     return Training("0123456789abcdef", True, 32, train, validation if held_out else None)
 
 
+def probed() -> Probed:
+    scores = {"balanced_accuracy": 0.8125, "kappa": 0.625, "auroc": 0.9375, "accuracy": 0.75}
+    fresh = {"balanced_accuracy": 0.5625, "kappa": 0.125, "auroc": None, "accuracy": 0.5}
+    found = {"model": scores, "random weights": fresh}
+    return Probed("group", "linear", "/runs/x/model", {"ill": 18, "well": 1800}, 6, "subjects", 3, 36, 0.5, found)
+
+
 def full() -> ReportContents:
     recordings = (
         RecordingFacts("ds1@1/sub-01_meg", "ds1", "train", 5400.0),
@@ -86,6 +94,7 @@ def full() -> ReportContents:
         usage=usage(),
         example=example(),
         training=training(),
+        probes=(probed(),),
         identities={"prepared signals": "aa"},
     )
 
@@ -110,5 +119,6 @@ def hostile() -> ReportContents:
         sensors=(replace(sensors(h, (h, h, h)), channel_type=h, unit=h, bads=(h, h, "")),),
         example=replace(example((h, h)), recording=h, split=h),
         training=replace(training(), identity=h),
+        probes=(replace(probed(), task=h, model=h, classes={h: 1}, scores={h: {"kappa": None}}, notes=(h,)),),
         identities={h: h},
     )

@@ -48,7 +48,11 @@ def training(name: str = NAME, *, held_out: bool = True) -> SpikeTraining:
     last = SpikeCurve(steps[-1:], np.array([0.7]), np.array([0.15]), np.array([0.4375]))
     model = R2Scores("model", 0.4375, {"cursor_vel_x": 0.4375}, {name: 0.25})
     ridge = R2Scores("ridge", 0.375, {"cursor_vel_x": 0.375}, {name: None}, calibrated=(name,))
-    return SpikeTraining("0123456789abcdef", True, train, last if held_out else None, model, (ridge,))
+    tested = R2Scores("model", 0.3125, {"cursor_vel_x": 0.3125}, {name: 0.1875})
+    beside = R2Scores("ridge", 0.28125, {"cursor_vel_x": 0.28125}, {name: None})
+    return SpikeTraining(
+        "0123456789abcdef", True, train, last if held_out else None, model, (ridge,), tested, (beside,)
+    )  # fmt: skip
 
 
 def decoded(name: str = NAME) -> Decoded:

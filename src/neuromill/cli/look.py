@@ -26,7 +26,7 @@ def register(app: App) -> None:
 
 
 def status(*, failures: Annotated[bool, Flag] = False, common: Common = COMMON) -> None:
-    """Show how far every stage of every dataset is, found = done + failed + waiting, and each fit and training.
+    """Show how far every stage of every dataset is, found = done + failed + waiting, and each fit, training and probe.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def status(*, failures: Annotated[bool, Flag] = False, common: Common = COMMON) 
     print_table("", columns, rows)
     if runs:
         say("")
-        print_table("", ("run", "identity", "started", "took", "ended"), [_run_row(row) for row in runs])
+        print_table("", ("run", "identity", "started", "took", "ended", "came to"), [_run_row(row) for row in runs])
     if failures:
         print_table("", ("recording", "stage", "code", "message"), [
             (str(r.key.recording_id), r.key.stage, r.code.value if r.code else "", r.message) for r in failed
@@ -192,13 +192,16 @@ def _run(row: RunRow) -> dict[str, Any]:
         "started": _time(row.started_at),
         "ended": None if row.ended_at is None else _time(row.ended_at),
         "seconds": row.seconds,
+        "facts": dict(row.facts),
     }
 
 
 def _run_row(row: RunRow) -> tuple[object, ...]:
+    from neuromill.stages.looking import came_to
+
     took = "" if row.seconds is None else duration(row.seconds)
     ended = "not ended" if row.ended_at is None else _time(row.ended_at)
-    return (row.stage, row.identity, _time(row.started_at), took, ended)
+    return (row.stage, row.identity, _time(row.started_at), took, ended, came_to(row))
 
 
 def _failure(row: WorkRow) -> dict[str, Any]:

@@ -222,6 +222,37 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Probed:
+    """How well a labelled task was read from the features of a model, on subjects that the probe had not seen.
+
+    Attributes
+    ----------
+    mode
+        ``linear`` or ``finetune``.
+    model
+        Folder or Hub id.
+    classes
+        Windows of each class.
+    split
+        ``card`` or ``subjects`` (folds over them).
+    scores
+        By what was read from ("model", "random weights"), then by measure; None where no test can tell.
+    """
+
+    task: str
+    mode: str
+    model: str
+    classes: Mapping[str, int]
+    n_subjects: int
+    split: str
+    n_folds: int
+    tested: int
+    chance: float
+    scores: Mapping[str, Mapping[str, float | None]]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReportContents:
     """Everything on the page. A part that is not there yet is None or empty, and its section names the command.
 
@@ -251,6 +282,7 @@ class ReportContents:
     example: Example | None = None
     rejected: tuple[Rejected, ...] = ()
     training: Training | None = None
+    probes: tuple[Probed, ...] = ()
     identities: Mapping[str, str] = field(default_factory=dict)
     spikes: SpikeContents | None = None
 

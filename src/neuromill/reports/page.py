@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from neuromill.reports import pictures, spike_page
+from neuromill.reports import pictures, probe_page, spike_page
 from neuromill.reports.contents import Level, codebook_name
 from neuromill.reports.measures import perplexity
 from neuromill.reports.parts import (
@@ -65,7 +65,9 @@ def _makers(contents: ReportContents) -> Sequence[Callable[[ReportContents], Sec
     if contents.spikes is not None:
         return (_recordings, *spike_page.SECTIONS, _identities)
     rejected = (_rejected,) if contents.rejected else ()
-    return (_recordings, _spectra, _sensors, *rejected, _tokenizer, _codebooks, _example, _training, _identities)
+    probes = (probe_page.probes,) if contents.probes else ()
+    before = (_recordings, _spectra, _sensors, *rejected, _tokenizer, _codebooks, _example)
+    return (*before, _training, *probes, _identities)
 
 
 def _visible(value: object) -> object:

@@ -145,7 +145,10 @@ class R2Scores:
 
 @dataclass(frozen=True, slots=True)
 class SpikeTraining:
-    """A training run; ``model`` holds the last validation scores, ``baselines`` what other decoders reach."""
+    """A training run; ``model`` holds the last validation scores, ``baselines`` what other decoders reach.
+
+    ``test`` and ``test_baselines`` are the same on the bins of the split "test", scored once, when the run ended.
+    """
 
     identity: str
     finished: bool
@@ -153,6 +156,8 @@ class SpikeTraining:
     validation: SpikeCurve | None
     model: R2Scores | None
     baselines: tuple[R2Scores, ...] = ()
+    test: R2Scores | None = None
+    test_baselines: tuple[R2Scores, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

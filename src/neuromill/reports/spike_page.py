@@ -22,7 +22,7 @@ from neuromill.reports.parts import (
 from neuromill.reports.style import label
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from neuromill.reports.contents import ReportContents
     from neuromill.reports.spike_contents import (
@@ -56,6 +56,8 @@ def tiles(spikes: SpikeContents) -> list[Tile]:
         found += [
             Tile("R² ridge", number(row.r2, "{:.3f}")) for row in spikes.training.baselines if row.name == "ridge"
         ]
+    if spikes.training is not None and spikes.training.test is not None:
+        found.append(Tile("R² test", number(spikes.training.test.r2, "{:.3f}")))
     return found
 
 
@@ -223,14 +225,22 @@ def _training(contents: ReportContents) -> Section:
         f"Run {run.identity}, {state} at step {run.train.steps[-1]:,}; {held_out}; dashed: other decoders of the same "
         "bins. R² is that of all covariates together, weighted by their variance; curves below "
         f"{spike_pictures.LOWEST_R2:g} are cut."
-        + (f" Ridge has seen a part of {count_of(calibrated, 'held-out session')}." if calibrated else ""),
-        tuple(table for table in (_scores(run, "covariate"), _scores(run, "recording")) if table.rows),
+        + (f" Ridge has seen a part of {count_of(calibrated, 'held-out session')}." if calibrated else "")
+        + (" The test split was scored once, when the run ended." if run.test is not None else ""),
+        tuple(table for table in _score_tables(run) if table.rows),
     )
 
 
-def _scores(run: SpikeTraining, what: str) -> Table:
+def _score_tables(run: SpikeTraining) -> Iterator[Table]:
+    """What is held out for validation, then the test, each by covariate and by recording."""
+    for model, baselines, where in ((run.model, run.baselines, ""), (run.test, run.test_baselines, " test")):
+        for what in ("covariate", "recording"):
+            yield _scores(model, baselines, what, where)
+
+
+def _scores(model: R2Scores | None, baselines: Sequence[R2Scores], what: str, where: str) -> Table:
     """R2 of the model and of each baseline, one row per covariate or recording."""
-    decoders = [*([("model", run.model)] if run.model is not None else []), *((one.name, one) for one in run.baselines)]
+    decoders = [*([("model", model)] if model is not None else []), *((one.name, one) for one in baselines)]
 
     def of(one: R2Scores) -> Mapping[str, float | None]:
         return one.per_covariate if what == "covariate" else one.per_recording
@@ -242,7 +252,7 @@ def _scores(run: SpikeTraining, what: str) -> Table:
     ]
     if what == "covariate" and rows:
         rows.append(("all", *(number(one.r2, "{:.3f}") for _, one in decoders)))
-    columns = (Column(what), *(Column(f"R², {name}", number=True) for name, _ in decoders))
+    columns = (Column(what), *(Column(f"R²{where}, {name}", number=True) for name, _ in decoders))
     return Table(columns, tuple(rows), _cut(len(names), MOST_RECORDINGS))
 
 

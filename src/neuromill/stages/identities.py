@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from neuromill.records import Recording
     from neuromill.signals.steps import BaseStep
     from neuromill.stages.pipeline import Pipeline
+    from neuromill.training.probe_config import ProbeConfig
 
 # Raise one when the same settings and inputs give other bytes for a reason that no step's own version covers.
 STORE_CODE = "1"
@@ -25,6 +26,7 @@ TOKENIZER_CODE = "1"
 TRAINING_CODE = "1"
 SPIKE_CODE = "1"
 REJECTION_CODE = "1"
+PROBE_CODE = "1"
 RAW_IDENTITY = "raw"
 
 
@@ -96,6 +98,13 @@ def embed_identity(pipeline: Pipeline, token_identity: str, model_digest: str) -
         code_versions={"training": TRAINING_CODE, "store": STORE_CODE},
         inputs=[token_identity, model_digest],
     )
+
+
+def probe_identity(pipeline: Pipeline, task: ProbeConfig, model_digest: str, recordings: Sequence[Recording]) -> str:
+    """Name of a probe: the task (by what it asks, not by its name), the very model, and what it is probed on."""
+    config = {key: value for key, value in task.non_defaults().items() if key not in ("name", "model")}
+    inputs = [prepare_identity(pipeline), model_digest, *_inputs(recordings)]
+    return identity("probe", config=config, code_versions={"probe": PROBE_CODE}, inputs=inputs)
 
 
 def _step(step: BaseStep) -> dict[str, Any]:

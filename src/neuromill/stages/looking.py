@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from neuromill.catalog.work import Counts
+    from neuromill.catalog.work import Counts, RunRow
     from neuromill.records import DatasetVersion
     from neuromill.stages.workspace import Workspace
     from neuromill.tokenizers.protocol import Tokenizer
@@ -166,6 +166,39 @@ def notes_of(workspace: Workspace, recording_id: str) -> tuple[tuple[str, str], 
     rows = [row for row in workspace.ledger.rows() if str(row.key.recording_id) == recording_id]
     found = [(row.key.stage, str(note)) for row in rows for note in row.facts.get("notes", ())]
     return tuple(dict.fromkeys(found))
+
+
+def came_to(run: RunRow) -> str:
+    """What a fit, a training or a probe came to, in a few words; "" for one that has not ended."""
+    facts = run.facts
+    if "scores" in facts:
+        return _probe_came_to(facts)
+    if facts.get("problems"):
+        return f"refused: {'; '.join(facts['problems'])}"
+    labels = {"r2": "R2", "accuracy": "accuracy", "test_r2": "test R2"}
+    told = [f"{label} {_beside(facts, name)}" for name, label in labels.items() if name in facts]
+    if told:
+        return "; ".join(told)
+    return f"loss {facts['first_loss']:.3f} -> {facts['last_loss']:.3f}" if "first_loss" in facts else ""
+
+
+def _probe_came_to(facts: Mapping[str, Any]) -> str:
+    scores = {name: f"{one['balanced_accuracy']:.3f}" for name, one in facts["scores"].items()}
+    others = [f"{name} {value}" for name, value in scores.items() if name != "model"]
+    beside = ", ".join([*others, f"chance {facts['chance']:.3f}"])
+    return f"{facts['name']}: balanced accuracy {scores['model']} ({beside})"
+
+
+def _beside(facts: Mapping[str, Any], name: str) -> str:
+    """Score of a model, with those of the baselines in brackets: ``ridge_r2`` beside r2, ``test_ridge_r2``."""
+    part, score = ("test_", name.removeprefix("test_")) if name.startswith("test_") else ("", name)
+    others = {
+        key.removeprefix(part).removesuffix(f"_{score}"): value
+        for key, value in facts.items()
+        if key.endswith(f"_{score}") and key != name and key.startswith("test_") == bool(part)
+    }
+    shown = ", ".join(f"{other} {value:.3f}" for other, value in others.items())
+    return f"{facts[name]:.3f}" + (f" ({shown})" if shown else "")
 
 
 def parse_codes(names: Iterable[str]) -> frozenset[FailureCode]:

@@ -13,7 +13,7 @@ import numpy as np
 from neuromill.records import ConfigError
 from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import done_recordings, require_whole, work_context
-from neuromill.stages.identities import prepare_identity
+from neuromill.stages.identities import prepare_identity, probe_identity
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.probe_examples import Examples, find_examples, usable_patches, window_samples
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from neuromill.training.probe_metrics import ProbeScores
 
 BATCH = 16
+PROBE = "probe"  # what a run of it is called in the ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,13 @@ class ProbeResult:
             "notes": list(self.notes),
         }
 
+    def facts(self) -> dict[str, Any]:
+        """Return what the ledger keeps: `as_dict`, with null for an AUROC that no test can tell."""
+        found = self.as_dict()
+        for scores in found["scores"].values():
+            scores |= {name: None for name, value in scores.items() if np.isnan(value)}
+        return found
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold:
@@ -91,7 +99,7 @@ class Fold:
 def run_probe(
     workspace: Workspace, pipeline: Pipeline, selection: Selection, task: ProbeConfig, report: Report
 ) -> ProbeResult:
-    """Learn a task on prepared recordings of some subjects and score it on others.
+    """Learn a task on prepared recordings of some subjects and score it on others; the ledger keeps what came of it.
 
     Raises
     ------
@@ -121,13 +129,16 @@ def run_probe(
         split, folds = make_folds(examples, task)
         signals = Signals(readers, examples.rows, task, model.config.patch_size)
         tested = np.concatenate([fold.test for fold in folds])
+        number = workspace.ledger.begin_run(PROBE, probe_identity(pipeline, task, _digest_of(where), recordings))
         scores = {}
         for name, network in _contestants(model, task):
             report.begin(f"probe {name}", len(folds), "folds")
             found = _predict(network, signals, examples, folds, task, report)
             report.end()
             scores[name] = score(examples.labels[tested], found)
-    return _result(task, where, examples, split, folds, scores)
+    result = _result(task, where, examples, split, folds, scores)
+    workspace.ledger.end_run(number, facts=result.facts() | {"prepare": identity})
+    return result
 
 
 def make_folds(examples: Examples, task: ProbeConfig) -> tuple[str, tuple[Fold, ...]]:
@@ -363,6 +374,13 @@ def _model_source(workspace: Workspace, pipeline: Pipeline, chosen: Chosen, task
             next_step="run `neuromill train`, or name one: `model:` in the task file, or --model FOLDER",
         )
     return str(own)
+
+
+def _digest_of(source: str) -> str:
+    """Digest of the model of a folder; the name of one on the Hub."""
+    from neuromill.stages.embedding import model_digest
+
+    return model_digest(Path(source)) if Path(source).is_dir() else source
 
 
 def _open_model(source: str) -> EEGSSM:

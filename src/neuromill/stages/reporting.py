@@ -29,6 +29,7 @@ from neuromill.stages.looking import bits_per_second, codebook_names, seconds_of
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.report_examples import example_of, rejected_windows
 from neuromill.stages.report_groups import by_dataset, published_groups, spread
+from neuromill.stages.report_probes import collect_probes
 from neuromill.stages.work import WorkContext
 from neuromill.store.usage import codebook_usage
 
@@ -124,6 +125,7 @@ def _with_signals(
         usage=_usage(published_groups(workspace, chosen, Stage.TOKENIZE, context)),
         example=None if tokenizer is None else example_of(chosen, tokenizer, rows, prepared),
         training=None if tokenizer is None else _training(workspace, chosen, context, tokenizer.codebook_size),
+        probes=collect_probes(workspace, context.pipeline),
         identities=_identities(chosen, context, tokenizer),
     )
 

@@ -24,6 +24,7 @@ from neuromill.reports.spike_contents import (
 from neuromill.stages.report_groups import SPLITS_BY_HONESTY, by_dataset, spread
 from neuromill.stages.sections import ndt3_training
 from neuromill.stages.spike_training import spans_of
+from neuromill.training.task import TEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -251,7 +252,8 @@ def _training(run: Path) -> SpikeTraining | None:
     from neuromill.training.metrics import MetricsFile
 
     rows = MetricsFile(run / "metrics.jsonl").rows()
-    of_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in ("train", "validation", "baseline")}
+    kinds = ("train", "validation", "baseline", TEST)
+    of_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in kinds}
     train = _curve(of_kind["train"])
     if train is None:
         return None
@@ -261,7 +263,9 @@ def _training(run: Path) -> SpikeTraining | None:
         train=train,
         validation=_curve(of_kind["validation"]),
         model=_scores("model", of_kind["validation"][-1]) if of_kind["validation"] else None,
-        baselines=tuple(_scores(row["name"], row) for row in of_kind["baseline"] if row["split"] != "test"),
+        baselines=tuple(_scores(row["name"], row) for row in of_kind["baseline"] if row["split"] != TEST),
+        test=_scores("model", of_kind[TEST][-1]) if of_kind[TEST] else None,
+        test_baselines=tuple(_scores(row["name"], row) for row in of_kind["baseline"] if row["split"] == TEST),
     )
 
 

@@ -19,9 +19,10 @@ from neuromill.stages.sections import criss_cross_training, eegssm_training
 from neuromill.stages.spike_training import spike_run_identity, train_spikes
 from neuromill.training.eegssm_config import EEGSSMTrainConfig
 from neuromill.training.ndt3_config import Ndt3TrainConfig
+from neuromill.training.task import TEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -233,9 +234,15 @@ def _noted(workspace: Workspace, folder: Path, report: Report) -> Iterator[dict[
 def _facts(result: TrainResult[Any]) -> dict[str, Any]:
     kept = ("steps", "first_loss", "last_loss", "device", "precision", "world_size")
     facts = {name: getattr(result, name) for name in kept}
-    scores = {name: getattr(result.validation, name, None) for name in HELD_OUT_SCORES}
-    beside = {f"{row['name']}_{name}": row.get(name) for row in result.baselines for name in HELD_OUT_SCORES}
-    return facts | {name: value for name, value in (scores | beside).items() if value is not None}
+    validation = _held_out(result.validation, result.baselines)
+    test = {f"{TEST}_{name}": value for name, value in _held_out(result.test, result.test_baselines).items()}
+    return facts | {name: value for name, value in (validation | test).items() if value is not None}
+
+
+def _held_out(found: object, baselines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Scores on held-out data, and those of each baseline by its name."""
+    scores = {name: getattr(found, name, None) for name in HELD_OUT_SCORES}
+    return scores | {f"{row['name']}_{name}": row.get(name) for row in baselines for name in HELD_OUT_SCORES}
 
 
 def _teller(report: Report) -> Callable[[Progress], None]:
