@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuromill.records import ConfigError, FailureCode, RecordingError
+from neuromill.signals.bipolar import BipolarMatch, Derivation, bipolar_channels, derivation_of, require_bipolar
 from neuromill.signals.finishing import Finish
 from neuromill.signals.fir import Fir, combine, design_filter, design_notch, notch_freqs
 from neuromill.signals.montage import MontageMatch, on_montage, require_montage
@@ -28,6 +29,7 @@ from neuromill.signals.steps import (
     Filter,
     NotchFilter,
     Pick,
+    PickBipolar,
     PickMontage,
     Reference,
     Reject,
@@ -86,14 +88,14 @@ class EegFacts(ChainFacts):
     Attributes
     ----------
     montage
-        How channels were matched; None without ``pick_montage``.
+        How channels were matched; None without ``pick_montage`` or ``pick_bipolar``.
     start_seconds
         What was cut at the start.
     cut_seconds
         What was cut at the end.
     """
 
-    montage: MontageMatch | None = None
+    montage: MontageMatch | BipolarMatch | None = None
     start_seconds: float = 0.0
     cut_seconds: float = 0.0
 
@@ -107,8 +109,8 @@ class Chain:
     channels
         The output channels, in output order.
     picks
-        Their indices in the recording: what the ``read`` given to ``run_chain`` has to return, in this order
-        (ascending, unless a montage has an order of its own).
+        Their indices in the recording, or those of what they are made of: what the ``read`` given to ``run_chain`` has
+        to return, in this order (ascending, unless a montage has an order of its own).
     sfreq, n_times
         Of the output. Output sample n lies at ``start_seconds`` + n / sfreq seconds; the last one lies within the
         recording.
@@ -122,6 +124,8 @@ class Chain:
         See ``ChainFacts``; ``EegFacts`` where the steps are such.
     finish
         What is done to what the last segment makes.
+    derivation
+        How the channels are made of what is read, before the segments; None where they are what is read.
     where
         The recording, for messages.
     """
@@ -137,6 +141,7 @@ class Chain:
     facts: ChainFacts
     finish: Finish
     where: str = ""
+    derivation: Derivation | None = None
 
     @property
     def start_seconds(self) -> float:
@@ -153,6 +158,17 @@ class _Linear:
     after: tuple[Fir, ...]
     sfreq: float
     notched: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Placed:
+    """What is read of a recording, in this order, and the channels that are made of it."""
+
+    picks: tuple[int, ...]
+    missing: tuple[str, ...]
+    channels: ChannelTable
+    match: MontageMatch | BipolarMatch | None = None
+    derivation: Derivation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +193,7 @@ def plan_chain(
 ) -> Chain:
     """Plan ``steps`` for a recording of ``n_times`` samples at ``sfreq`` Hz; reads nothing.
 
-    Without a ``pick`` or ``pick_montage`` step all data channels (mag, grad, eeg, seeg, ecog, dbs) are kept.
+    Without any step that picks all data channels (mag, grad, eeg, seeg, ecog, dbs) are kept.
     ``block_bytes`` bounds one read and has no influence on the result.
 
     Raises
@@ -189,11 +205,8 @@ def plan_chain(
         montage), ``missing_fact``.
     """
     _require_samples(n_times, where)
-    picks, missing = _pick(steps, channels)
-    kept = channels.pick(picks)
-    match = _match(steps, kept, where)
-    if match is not None:
-        picks, kept = tuple(picks[i] for i in match.indices), on_montage(match, kept)
+    placed = _place(steps, channels, where)
+    picks, kept = placed.picks, placed.channels
     require_good(kept, where)
     linear = _design(steps, sfreq, line_freq, where)
     n_out = linear.grid.n_outputs(n_times) if linear.grid else n_times
@@ -206,7 +219,8 @@ def plan_chain(
     finish = Finish.of(steps, kept, linear.sfreq, n_out, where)
     segments = _segments(linear, n_times, n_out)
     read_length = max(1, block_bytes // (SAMPLE_BYTES * len(picks)))
-    facts = _facts(linear, segments, missing, _Size(sfreq, n_times, len(picks), min(read_length, n_times)))
+    size = _Size(sfreq, n_times, max(len(picks), len(kept)), min(read_length, n_times))
+    facts = _facts(linear, segments, placed.missing, size)
     return Chain(
         channels=kept,
         picks=picks,
@@ -216,9 +230,10 @@ def plan_chain(
         input_n_times=n_times,
         segments=segments,
         read_length=read_length,
-        facts=_with_eeg(facts, match, finish, linear.sfreq, n_out),
+        facts=_with_eeg(facts, placed.match, finish, linear.sfreq, n_out),
         finish=finish,
         where=where,
+        derivation=placed.derivation,
     )
 
 
@@ -234,11 +249,29 @@ def _pick(steps: Sequence[BaseStep], channels: ChannelTable) -> tuple[tuple[int,
     return tuple(sorted(kept)), tuple(name for step in picking for name in step.missing(channels))
 
 
-def _match(steps: Sequence[BaseStep], channels: ChannelTable, where: str) -> MontageMatch | None:
-    found = [step for step in steps if isinstance(step, PickMontage)]
+def _place(steps: Sequence[BaseStep], channels: ChannelTable, where: str) -> _Placed:
+    """Find the channels that all picking steps keep, in file order or in that of a montage."""
+    picks, missing = _pick(steps, channels)
+    kept = channels.pick(picks)
+    match _montage_step(steps):
+        case PickMontage() as step:
+            match = require_montage(step, kept, where)
+            return _Placed(tuple(picks[i] for i in match.indices), missing, on_montage(match, kept), match)
+        case PickBipolar() as step:
+            pairs = require_bipolar(step, kept, where)
+            needed, derivation = derivation_of(pairs)
+            return _Placed(tuple(picks[i] for i in needed), missing, bipolar_channels(pairs, kept), pairs, derivation)
+        case _:
+            return _Placed(picks, missing, kept)
+
+
+def _montage_step(steps: Sequence[BaseStep]) -> PickMontage | PickBipolar | None:
+    found = [step for step in steps if isinstance(step, PickMontage | PickBipolar)]
     if len(found) > 1:
-        raise ConfigError("a chain picks one montage", next_step="keep one pick_montage step")
-    return require_montage(found[0], channels, where) if found else None
+        raise ConfigError("a chain picks one montage", next_step="keep one pick_montage or pick_bipolar step")
+    if any(isinstance(step, PickBipolar) for step in found) and any(isinstance(step, Reference) for step in steps):
+        raise ConfigError("no reference is left in bipolar channels", next_step="drop the reference step")
+    return found[0] if found else None
 
 
 def _design(steps: Sequence[BaseStep], sfreq: float, line_freq: float | None, where: str) -> _Linear:
@@ -249,7 +282,7 @@ def _design(steps: Sequence[BaseStep], sfreq: float, line_freq: float | None, wh
     for step in steps:
         filters = after if grid else before
         match step:
-            case Pick() | PickMontage() | Reference() | Crop() | Reject() | ExpectAmplitude():
+            case Pick() | PickMontage() | PickBipolar() | Reference() | Crop() | Reject() | ExpectAmplitude():
                 pass  # before the first sample is read, or in ``Finish``
             case Filter():
                 filters.append(design_filter(step, now))
@@ -322,7 +355,9 @@ def _facts(linear: _Linear, segments: tuple[Segment, ...], missing: tuple[str, .
     )
 
 
-def _with_eeg(facts: ChainFacts, match: MontageMatch | None, finish: Finish, sfreq: float, n_out: int) -> ChainFacts:
+def _with_eeg(
+    facts: ChainFacts, match: MontageMatch | BipolarMatch | None, finish: Finish, sfreq: float, n_out: int
+) -> ChainFacts:
     """Facts as they are, or with those of a montage and of trimming where the steps have any."""
     if match is None and finish.n_times == n_out:
         return facts

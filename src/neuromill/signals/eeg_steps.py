@@ -1,7 +1,8 @@
-"""Steps that electrodes need: a montage by name, a reference, trimming, and what is too large to be brain.
+"""Steps that electrodes need: a montage by name, pairs, a reference, trimming, and what is too large to be brain.
 
 None of them is linear filtering, so none has a place between filters: the montage is picked before the first sample is
-read; referencing, trimming, rejection and the check of amplitudes see what the filters made, block by block.
+read, and pairs are made of what is read; referencing, trimming, rejection and the check of amplitudes see what the
+filters made, block by block.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from neuromill.signals.base_step import BaseStep, Seconds, Volts
+from neuromill.signals.montage import bipolar_of
 
 MontageName = Literal["10-20-19"]
+BipolarName = Literal["double-banana-16"]
 
 
 class PickMontage(BaseStep):
@@ -33,6 +36,38 @@ class PickMontage(BaseStep):
     step: Literal["pick_montage"] = "pick_montage"
     montage: MontageName = "10-20-19"
     require_all: bool = True
+
+
+class PickBipolar(BaseStep):
+    """Keep differences of neighbouring electrodes (``mne.set_bipolar_reference``), in the declared order.
+
+    The first electrode of a pair less the second; a channel that is recorded as this pair is taken as it is. Electrodes
+    are found by rule as for ``pick_montage``. The names of the two must say the same of their reference, else the pair
+    counts as missing. What no pair uses is left out.
+
+    Attributes
+    ----------
+    pairs
+        ``double-banana-16``, the pairs of TUAB, TUEV and CHB-MIT on the published road (FP1-F7 F7-T3 ... C4-P4 P4-O2),
+        or a list of names such as ``FP1-F7``, which become the names of the channels.
+    require_all
+        Whether a recording that lacks a pair fails with ``no_usable_channels``; else it keeps those it has.
+    """
+
+    step: Literal["pick_bipolar"] = "pick_bipolar"
+    pairs: BipolarName | Annotated[tuple[str, ...], Field(min_length=1)] = "double-banana-16"
+    require_all: bool = True
+
+    @model_validator(mode="after")
+    def _are_pairs(self) -> Self:
+        if isinstance(self.pairs, str):
+            return self
+        found = [bipolar_of(name) for name in self.pairs]
+        if None in found:
+            raise ValueError(f"{self.pairs[found.index(None)]!r} names no two electrodes; write pairs as FP1-F7")
+        if len(set(found)) < len(found):
+            raise ValueError("a pair stands twice (T7 T8 P7 P8 are T3 T4 T5 T6)")
+        return self
 
 
 class Reference(BaseStep):

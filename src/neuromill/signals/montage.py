@@ -31,9 +31,10 @@ REFERENCES = frozenset({
 })  # fmt: skip
 """What may stand behind a name and leave it the name of one electrode. Another electrode there makes it bipolar."""
 
+POSITION = re.compile(r"[A-Z]{1,3}(?:\d{1,2}|Z)")
 NAME = re.compile(
     r"(?:(?:EEG|POL)[\s_:-]*)?"  # EDF's type; Nihon Kohden's
-    r"(?P<position>[A-Z]{1,3}(?:\d{1,2}|Z))"
+    rf"(?P<position>{POSITION.pattern})"
     r"(?:\s*[\s_:-]\s*(?P<reference>[A-Z0-9+]+))?"
 )
 
@@ -75,13 +76,28 @@ def position_of(name: str) -> tuple[str, str] | None:
     ``EEG FP1-REF`` and ``EEG Fp1-LE`` (Temple University), ``EEG Fp1``, ``Fp1.`` and ``C3..`` (PhysioNet), ``fp1``,
     ``C3-A2`` (sleep) are one electrode each; ``Fp1-F7`` is two, ``A2-A1`` two references, ``ECG`` none.
     """
-    found = NAME.fullmatch(name.strip().strip(".").strip().upper())
+    found = _parts(name)
     if found is None:
         return None
-    position, reference = found["position"], found["reference"] or ""
+    position, reference = found
     if (reference and reference not in REFERENCES) or (reference and position in REFERENCES):
         return None
     return SAME_PLACE.get(position, position), reference
+
+
+def bipolar_of(name: str) -> tuple[str, str] | None:
+    """Two electrodes whose difference a channel name says it is, upper case: ``EEG Fp1-F7``, ``T8-P8`` (T4, T6)."""
+    found = _parts(name)
+    if found is None or POSITION.fullmatch(found[1]) is None or REFERENCES.intersection(found):
+        return None
+    first, second = (SAME_PLACE.get(position, position) for position in found)
+    return (first, second) if first != second else None
+
+
+def _parts(name: str) -> tuple[str, str] | None:
+    """What a name says before and behind its separator, upper case; None where it begins with no electrode."""
+    found = NAME.fullmatch(name.strip().strip(".").strip().upper())
+    return (found["position"], found["reference"] or "") if found else None
 
 
 def match_montage(montage: str, channels: ChannelTable) -> MontageMatch:

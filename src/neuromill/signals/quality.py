@@ -75,19 +75,25 @@ class QualityWatch:
             self._seen = stop
         return block
 
-    def report(self, channels: ChannelTable, n_times: int, where: str = "") -> ChainReport:
-        """Say which output channels are bad.
+    def found(self) -> dict[int, str]:
+        """Bad channels so far: index -> ``non_finite`` or ``flat``."""
+        size = np.maximum(np.abs(self._low), np.abs(self._high))
+        flat = self._high - self._low <= FLAT_SPREAD * size
+        bads = {int(i): FLAT for i in np.flatnonzero(flat)}
+        return bads | {int(i): NON_FINITE for i in np.flatnonzero(self._non_finite)}
+
+    def report(
+        self, channels: ChannelTable, n_times: int, where: str = "", known: Mapping[int, str] | None = None
+    ) -> ChainReport:
+        """Say which output channels are bad; ``known`` is what was found in what they are made of.
 
         Raises
         ------
         RecordingError
             ``no_usable_channels``: none is left that is neither found bad here nor marked before.
         """
-        size = np.maximum(np.abs(self._low), np.abs(self._high))
-        flat = self._high - self._low <= FLAT_SPREAD * size
-        bads = {int(i): FLAT for i in np.flatnonzero(flat)}
+        bads = dict(known or {}) | self.found()
         counts = {int(i): int(self._non_finite[i]) for i in np.flatnonzero(self._non_finite)}
-        bads |= dict.fromkeys(counts, NON_FINITE)
         require_good(channels.with_bads(bads), where)
         return ChainReport(bads, n_times, counts)
 

@@ -26,7 +26,8 @@ class ChainRun:
     def __init__(self, chain: Chain, read: Read) -> None:
         self._chain = chain
         self._source = read
-        self._watch = QualityWatch(len(chain.picks))
+        self._watch = QualityWatch(len(chain.channels))
+        self._inputs = QualityWatch(len(chain.picks))  # of what channels are derived from
         self._blocks = self._run()
         self._report: ChainReport | None = None
 
@@ -55,7 +56,8 @@ class ChainRun:
             made = finishing.take(block)
             if made.shape[1]:
                 yield made
-        self._report = finishing.report(self._watch.report(chain.channels, chain.n_times, chain.where))
+        known = chain.derivation.bads(self._inputs.found()) if chain.derivation else None
+        self._report = finishing.report(self._watch.report(chain.channels, chain.n_times, chain.where, known))
 
     def _read(self, start: int, stop: int) -> NDArray[np.float64]:
         block = np.asarray(self._source(start, stop), dtype=np.float64)
@@ -66,6 +68,9 @@ class ChainRun:
                 where=self._chain.where,
                 next_step="fetch the recording again; the file ends before its header says",
             )
+        if self._chain.derivation is not None:
+            self._inputs.clean(block, start)
+            block = self._chain.derivation.of(block)
         return self._watch.clean(block, start)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from neuromill.signals.base_step import BaseStep, Hz
-from neuromill.signals.eeg_steps import Crop, ExpectAmplitude, PickMontage, Reference, Reject
+from neuromill.signals.eeg_steps import Crop, ExpectAmplitude, PickBipolar, PickMontage, Reference, Reject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from neuromill.records import ChannelTable
 
 __all__ = [
-    "BaseStep", "Crop", "ExpectAmplitude", "Filter", "NotchFilter", "Pick", "PickMontage", "Reference", "Reject",
-    "Resample", "Step", "code_versions",
+    "BaseStep", "Crop", "ExpectAmplitude", "Filter", "NotchFilter", "Pick", "PickBipolar", "PickMontage", "Reference",
+    "Reject", "Resample", "Step", "code_versions",
 ]  # fmt: skip
 
 DATA_TYPES = ("mag", "grad", "eeg", "seeg", "ecog", "dbs")
@@ -113,7 +113,7 @@ class Resample(BaseStep):
 
 
 Step = Annotated[
-    Pick | PickMontage | NotchFilter | Filter | Resample | Reference | Crop | Reject | ExpectAmplitude,
+    Pick | PickMontage | PickBipolar | NotchFilter | Filter | Resample | Reference | Crop | Reject | ExpectAmplitude,
     Field(discriminator="step"),
 ]
 
