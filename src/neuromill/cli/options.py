@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from neuromill.cli.progress import tell
+
 if TYPE_CHECKING:
     from neuromill.records import PartId
     from neuromill.stages.pipeline import Pipeline
@@ -33,7 +35,7 @@ class Common:
         from neuromill.stages.settings import Settings
         from neuromill.stages.workspace import Workspace
 
-        return Workspace(Settings.at(self.home))
+        return Workspace(Settings.at(self.home), say=tell)
 
 
 @Parameter(name="*")
@@ -94,7 +96,7 @@ class Running:
         if self.workers is not None:
             changes["workers"] = self.workers
         engine = workspace.settings.engine.model_copy(update=changes)
-        return Workspace(workspace.settings.model_copy(update={"engine": engine}))
+        return Workspace(workspace.settings.model_copy(update={"engine": engine}), say=workspace.say)
 
 
 def parse_part(text: str) -> PartId | None:

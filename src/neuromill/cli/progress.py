@@ -93,8 +93,13 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Write a line."""
-        sys.stderr.write(plain(text) + "\n")
-        sys.stderr.flush()
+        tell(text)
+
+
+def tell(text: str) -> None:
+    """Write a line on standard error; above the bars, where there are some."""
+    sys.stderr.write(plain(text) + "\n")
+    sys.stderr.flush()
 
 
 def open_report() -> Bars | Lines:

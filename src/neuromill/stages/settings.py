@@ -51,7 +51,10 @@ class ShardSettings(Config):
 
 
 class Settings(BaseSettings):
-    """Read from ``NEUROMILL_*`` variables (``NEUROMILL_ENGINE__WORKERS=4``) and from the CLI."""
+    """Read from ``NEUROMILL_*`` variables (``NEUROMILL_ENGINE__WORKERS=4``) and from the CLI.
+
+    ``listing_seconds`` is how long an archive is waited for that is asked what a dataset holds.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="NEUROMILL_", env_nested_delimiter="__", extra="ignore", frozen=True, validate_default=True
@@ -63,6 +66,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     shards: ShardSettings = ShardSettings()
     endpoints: Endpoints = Endpoints()
+    listing_seconds: float = Field(default=600.0, gt=0)
 
     @classmethod
     def at(cls, home: Path | None = None, **changes: object) -> Self:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from neuromill.records import ConfigError
 from neuromill.stages.datasets import Dataset, dataset_of_folder
+from neuromill.stages.report import Silent
 from neuromill.stages.shipped import shipped_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from neuromill.catalog.cards import Card, Modality
@@ -21,12 +23,22 @@ if TYPE_CHECKING:
     from neuromill.stages.selection import Selection
     from neuromill.stages.settings import Settings
 
+SILENT = Silent()
+
 
 class Workspace:
-    """The places below ``settings.home``, and the ledger. Nothing is created before it is written to."""
+    """The places below ``settings.home``, and the ledger. Nothing is created before it is written to.
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    Parameters
+    ----------
+    settings
+        Of this machine.
+    say
+        Told what a command waits for (an archive that does not answer), possibly from another thread.
+    """
+
+    def __init__(self, settings: Settings, say: Callable[[str], None] = SILENT.say) -> None:
+        self.settings, self.say = settings, say
 
     @property
     def home(self) -> Path:
