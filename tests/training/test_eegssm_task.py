@@ -139,7 +139,7 @@ def test_only_hidden_patches_that_are_fit_for_use_are_targets() -> None:
     shares = []
     for epoch in range(20):
         for batch in loader.epoch(epoch):
-            signal = batch.signal.view(*batch.hidden.shape, HOP)
+            signal = batch.signal().view(*batch.hidden.shape, HOP)
             for row, one in enumerate(batch.ids):
                 number = int(one.subject == "b")
                 usable = source.usable(number, one.start, one.stop)
@@ -170,8 +170,8 @@ def test_losses_are_those_of_the_hidden_patches_counted_by_hand() -> None:
     model = task.build_model().eval()
     (batch,) = task.train_loader(Place()).epoch(0, 0, 1)
     outcome = task.outcome(model, batch)
-    whole = [one.double().log_softmax(-1) for one in model(batch.signal)]  # nothing hidden: other numbers
-    masked = [one.double().log_softmax(-1) for one in model(batch.signal, batch.hidden)]
+    whole = [one.double().log_softmax(-1) for one in model(batch.signal())]  # nothing hidden: other numbers
+    masked = [one.double().log_softmax(-1) for one in model(batch.signal(), batch.hidden)]
     places = batch.hidden.nonzero().tolist()
     by_hand, right = [0.0, 0.0], [0, 0]
     for number, (window, channel, patch) in enumerate(places):

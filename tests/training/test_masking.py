@@ -56,5 +56,11 @@ def test_masks_depend_on_seed_epoch_and_sample_only() -> None:
     assert len({draw(1, 2, 3), draw(2, 2, 3), draw(1, 3, 3), draw(1, 2, 4)}) == 4
 
 
+@pytest.mark.parametrize("words", [(0, 0, 0), (1, 2, 3), (2**32 - 1, 7, 2**31), (2**32, 0, 1), (2**70, 1, 1)])
+def test_the_stream_is_that_of_a_list_of_words(words: tuple[int, int, int]) -> None:
+    expected = np.random.default_rng([*words, 0x6D61736B])
+    np.testing.assert_array_equal(mask_rng(*words).random(100), expected.random(100))
+
+
 def test_one_frame_alone_is_never_hidden() -> None:
     assert not draw_mask(CONFIG, 1, 4, mask_rng(0, 0, 0)).any()

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from neuromill.training.sampler import BatchPlan
     from neuromill.training.windows import Window
 
-BYTES_PER_VALUE = 4
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CodedBatch:
@@ -33,9 +31,13 @@ class CodedBatch:
 
     Attributes
     ----------
-    signal
-        float32 [batch, channel, time] in the unit of the tokenizer, a view of memory that is reused once the next
-        batch is asked for. Patches that are not fit for use are silence, which is what a hidden patch is, too.
+    stored
+        [batch, time, channel] numbers as the store holds them, a view of memory that is reused once the next batch is
+        asked for: half the bytes of the signal, and one read each.
+    gain, offset
+        float32 [batch, channel, patch]: signal = stored * gain + offset.
+    unusable
+        bool [batch, channel, patch]: not fit for use; None where all are.
     hidden
         bool [batch, channel, patch]: hidden and to be predicted; all of them are fit for use.
     codes
@@ -46,17 +48,37 @@ class CodedBatch:
         One per window, kept so that an odd loss can be traced to a recording.
     """
 
-    signal: Tensor
+    stored: Tensor
+    gain: Tensor
+    offset: Tensor
+    unusable: Tensor | None
     hidden: Tensor
     codes: Tensor
     datasets: Tensor
     ids: tuple[SampleId, ...]
 
+    def signal(self) -> Tensor:
+        """Float32 [batch, channel, time] in the unit of the tokenizer, in new memory.
+
+        Patches that are not fit for use are silence, which is what a hidden patch is, too. Widening and transposing
+        costs more than reading, so it is done here, once and on the device.
+        """
+        n_windows, n_times, n_channels = self.stored.shape
+        signal = torch.empty(n_windows, n_channels, n_times, device=self.stored.device)
+        patches = signal.copy_(self.stored.transpose(1, 2)).view(*self.hidden.shape, -1)
+        patches.mul_(self.gain[..., None]).add_(self.offset[..., None])
+        if self.unusable is not None:  # where nothing is rejected, nothing is touched twice
+            patches.masked_fill_(self.unusable[..., None], 0)
+        return signal
+
     def to(self, device: torch.device) -> CodedBatch:
-        """Return the batch on ``device``; the signal is copied from pinned memory without waiting."""
+        """Return the batch on ``device``; the stored numbers are copied from pinned memory without waiting."""
         return replace(
             self,
-            signal=self.signal.to(device, non_blocking=True),
+            stored=self.stored.to(device, non_blocking=True),
+            gain=self.gain.to(device),
+            offset=self.offset.to(device),
+            unusable=None if self.unusable is None else self.unusable.to(device),
             hidden=self.hidden.to(device),
             codes=self.codes.to(device),
             datasets=self.datasets.to(device),
@@ -95,7 +117,8 @@ class CodedLoader:
             shapes, config.batch_size, config.seed, config.rank, config.world_size, shuffle=config.shuffle
         )
         largest = max(shape.n_channels * shape.n_frames for shape in shapes)
-        self._slot_bytes = BYTES_PER_VALUE * config.batch_size * largest * self.hop
+        self._dtype = source.dtype
+        self._slot_bytes = self._dtype.itemsize * config.batch_size * largest * self.hop
 
     def __len__(self) -> int:
         """Batches per epoch and rank."""
@@ -119,17 +142,25 @@ class CodedLoader:
         windows = [self.windows[index] for index in plan.windows]
         recordings = [self.source.recordings[window.recording] for window in windows]
         grid = (len(windows), plan.shape.n_channels, plan.shape.n_frames)
-        signal = slot.view(torch.float32)[: int(np.prod(grid)) * self.hop].view(*grid[:2], grid[2] * self.hop)
-        hidden = np.empty(grid, np.bool_)
+        shape = (grid[0], grid[2] * self.hop, grid[1])
+        stored = slot.numpy()[: self._dtype.itemsize * int(np.prod(shape))].view(self._dtype).reshape(shape)
+        gain, offset = np.empty((2, *grid), np.float32)
+        usable, hidden = np.empty((2, *grid), np.bool_)
         codes = np.empty((*grid, recordings[0].n_quantizers), np.int32)
         for row, (index, window) in enumerate(zip(plan.windows, windows, strict=True)):
-            usable = self._fill_signal(signal.numpy()[row], window)
-            self.source.read_codes(window.recording, window.start, window.stop, codes[row])
-            hidden[row] = usable & self._draw(epoch, index, grid[1:])
+            place = (window.recording, window.start, window.stop)
+            self.source.read_stored(*place, stored[row])
+            self.source.read_codes(*place, codes[row])
+            gain[row], offset[row] = self.source.scaling(*place)
+            usable[row] = self.source.usable(*place)
+            hidden[row] = self._draw(epoch, index, grid[1:])
         numbers = [self.config.datasets.index(one.dataset) for one in recordings]
         return CodedBatch(
-            signal=signal,
-            hidden=torch.from_numpy(hidden),
+            stored=torch.from_numpy(stored),
+            gain=torch.from_numpy(gain),
+            offset=torch.from_numpy(offset),
+            unusable=None if usable.all() else torch.from_numpy(~usable),
+            hidden=torch.from_numpy(hidden & usable),
             codes=torch.from_numpy(codes),
             datasets=torch.tensor(numbers),
             ids=tuple(
@@ -137,13 +168,6 @@ class CodedLoader:
                 for one, window in zip(recordings, windows, strict=True)
             ),
         )
-
-    def _fill_signal(self, out: NDArray[np.float32], window: Window) -> NDArray[np.bool_]:
-        self.source.read_signal(window.recording, window.start, window.stop, out)
-        usable = self.source.usable(window.recording, window.start, window.stop)
-        if not usable.all():  # where nothing is rejected, nothing is touched twice
-            out.reshape(*usable.shape, self.hop)[~usable] = 0
-        return usable
 
     def _draw(self, epoch: int, index: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         fixed = self.config.mask_epoch

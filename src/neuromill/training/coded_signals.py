@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -56,6 +56,11 @@ class CodedSource(Protocol):
         """All recordings, in an order that never changes."""
         ...
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Number format that ``read_stored`` gives."""
+        ...
+
     def usable(self, recording: int, start: int, stop: int) -> NDArray[np.bool_]:
         """Bool [channel, frame] of frames ``start`` to ``stop``: there is a signal, it is fit for use, it has codes."""
         ...
@@ -64,6 +69,17 @@ class CodedSource(Protocol):
         """Read frames ``start`` to ``stop`` into ``out`` [channel, time], in the unit of the tokenizer.
 
         What ``usable`` excludes holds any numbers.
+        """
+        ...
+
+    def read_stored(self, recording: int, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Read frames ``start`` to ``stop`` into ``out``, C-contiguous [time, channel] of ``dtype``, as they are."""
+        ...
+
+    def scaling(self, recording: int, start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Gain and offset of frames ``start`` to ``stop``: signal = stored * gain + offset.
+
+        float32 [channel, frame], or [channel, 1] where all frames have the same.
         """
         ...
 
@@ -103,6 +119,20 @@ class MemoryCodedSignals:
         """Copy frames ``start`` to ``stop``."""
         hop = self.recordings[recording].hop_samples
         out[...] = self.signals[recording][:, start * hop : stop * hop]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Float32."""
+        return np.dtype(np.float32)
+
+    def read_stored(self, recording: int, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Copy frames ``start`` to ``stop``."""
+        self.read_signal(recording, start, stop, out.T)
+
+    def scaling(self, recording: int, start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # noqa: ARG002 - the same everywhere
+        """One and zero."""
+        shape = (self.recordings[recording].n_channels, 1)
+        return np.ones(shape, np.float32), np.zeros(shape, np.float32)
 
     def read_codes(self, recording: int, start: int, stop: int, out: NDArray[np.int32]) -> None:
         """Copy frames ``start`` to ``stop``."""

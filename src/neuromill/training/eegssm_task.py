@@ -136,7 +136,7 @@ class EEGSSMTask:
 
     def outcome(self, model: nn.Module, batch: CodedBatch) -> CodesOutcome:
         """Cross-entropies of the hidden codes."""
-        return code_losses(model(batch.signal, batch.hidden), batch, len(self.datasets))
+        return code_losses(model(batch.signal(), batch.hidden), batch, len(self.datasets))
 
     def new_tally(self, device: torch.device) -> CodesTally:
         """Counts per data set, quantizer and code."""

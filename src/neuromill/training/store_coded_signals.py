@@ -86,6 +86,8 @@ class _Place:
 
     Attributes
     ----------
+    dtype
+        Of the stored values.
     gain, offset
         float32 [segment, channel]: x = stored * gain + offset. The divisor that the tokenizer used is stored with the
         codes (100 uV everywhere for CodeBrain's; the robust deviation of the segment for teslas).
@@ -94,6 +96,7 @@ class _Place:
     tokens: StoreReader
     signals: StoreReader
     name: str
+    dtype: np.dtype[Any]
     marks: _Marks
     gain: NDArray[np.float32]
     offset: NDArray[np.float32]
@@ -161,21 +164,38 @@ class StoreCodedSignals:
         one = self.recordings[recording]
         return self._places[recording].marks.usable(start, stop, one.hop_samples, one.segment_frames or one.n_frames)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the prepared signals where they all have the same, float32 otherwise."""
+        dtypes = {place.dtype for place in self._places}
+        return dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float32)
+
+    def read_stored(self, recording: int, start: int, stop: int, out: NDArray[Any]) -> None:
+        """Read frames ``start`` to ``stop`` into ``out``, C-contiguous [time, channel] of ``dtype``, as they are."""
+        place, hop = self._places[recording], self.recordings[recording].hop_samples
+        same = place.dtype == out.dtype
+        read = place.signals.read(place.name, "signal", start * hop, stop * hop, out if same else None)
+        if not same:
+            out[...] = read
+
+    def scaling(self, recording: int, start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return gain and offset of frames ``start`` to ``stop``, float32 [channel, frame] or [channel, 1]."""
+        one, place = self.recordings[recording], self._places[recording]
+        segment = one.segment_frames or one.n_frames
+        if start // segment == (stop - 1) // segment:  # nearly every window
+            segments = np.array([start // segment])
+        else:
+            segments = np.arange(start, stop) // segment
+        return place.gain[segments].T, place.offset[segments].T
+
     def read_signal(self, recording: int, start: int, stop: int, out: NDArray[np.float32]) -> None:
         """Read frames ``start`` to ``stop`` into ``out`` [channel, time], in the unit of the tokenizer."""
-        one, place = self.recordings[recording], self._places[recording]
-        hop, segment = one.hop_samples, one.segment_frames or one.n_frames
+        place, hop = self._places[recording], self.recordings[recording].hop_samples
+        stored = torch.from_numpy(place.signals.read(place.name, "signal", start * hop, stop * hop))
+        gain, offset = map(torch.from_numpy, self.scaling(recording, start, stop))
         # torch transposes and widens float16 in one go: 0.09 ms for 19 channels x 30 s, numpy takes 0.4 ms.
-        stored = torch.from_numpy(place.signals.read(place.name, "signal", start * hop, stop * hop)).t()
-        made = torch.from_numpy(out)
-        done = start
-        while done < stop:  # one turn unless the window holds several segments
-            number = done // segment
-            until = min(stop, (number + 1) * segment)
-            inside = slice((done - start) * hop, (until - start) * hop)
-            gain, offset = torch.from_numpy(place.gain[number]), torch.from_numpy(place.offset[number])
-            made[:, inside].copy_(stored[:, inside]).mul_(gain[:, None]).add_(offset[:, None])
-            done = until
+        made = torch.from_numpy(out).copy_(stored.t()).view(len(out), -1, hop)
+        made.mul_(gain[..., None]).add_(offset[..., None])
 
     def read_codes(self, recording: int, start: int, stop: int, out: NDArray[np.int32]) -> None:
         """Read frames ``start`` to ``stop`` into ``out`` [channel, frame, quantizer]."""
@@ -223,7 +243,7 @@ def _describe(
         segment_frames=segment_samples // hop,
     )
     gain, offset = _gains(tokens, signals, one)
-    return recording, _Place(tokens, signals, one.name, marks, gain, offset)
+    return recording, _Place(tokens, signals, one.name, signal.main.dtype, marks, gain, offset)
 
 
 def _marks(tokens: StoreReader, signals: StoreReader, one: IndexedRecording, *, parity: bool) -> _Marks:
