@@ -227,6 +227,14 @@ def test_the_schema_is_json_and_closed() -> None:
     assert {"id", "version", "licence"} <= set(schema["required"])
 
 
+@pytest.mark.parametrize("page", ["cards.md", "eeg.md"])
+def test_cards_in_the_documentation_are_cards(page: str, tmp_path: Path) -> None:
+    blocks = (PROJECT / "docs" / page).read_text(encoding="utf-8").split("```yaml\n")[1:]
+    cards = [text for block in blocks if (text := block.split("```")[0]).startswith("id:")]
+    assert len(cards) == 1
+    assert load_card(write(tmp_path, cards[0])).citation
+
+
 def test_the_cards_of_this_project() -> None:
     cards = {card.id: card for card in load_cards([CATALOGS])}
     smn = cards["ds004078"]
@@ -237,6 +245,20 @@ def test_the_cards_of_this_project() -> None:
     subjects = [f"{number:02}" for number in range(1, 13)]
     assert [s for s in subjects if smn.split_of(recording(s, "1")) != "train"] == ["06"]
     assert cards["ds999001"].split_of(recording("02", "1")) == "validation"
+
+
+def test_what_is_called_verified_was_counted() -> None:
+    """In a listing that is among the test data, or because the program makes it."""
+    verified = {
+        card.id: tuple(name for name, fact in card.expected if name != "channels" and fact and fact.verified)
+        for card in load_cards([CATALOGS]) if not card.synthetic
+    }  # fmt: skip
+    listed = dict.fromkeys(
+        ("ds002778", "ds003029", "ds003645", "ds004194", "ds004504", "ds005555"), ("subjects", "recordings", "bytes")
+    )
+    assert {name: facts for name, facts in verified.items() if facts} == listed | {
+        "ds004078": ("subjects", "recordings", "hours", "n_channels", "sfreq")
+    }
 
 
 def test_a_key_given_twice_is_refused_even_where_the_rest_is_right(tmp_path: Path) -> None:
