@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from neuromill.readers.eeglab_hdf5 import open_eeglab_hdf5
 from neuromill.readers.opening import open_recording
 from neuromill.readers.protocol import SignalRecording
 from neuromill.records import FailureCode, RecordingError
@@ -95,6 +96,64 @@ def test_real_recording_saved_again_in_7_3(data: Path, tmp_path: Path) -> None:
 
 def _value(value: Any) -> Any:
     return None if isinstance(value, np.ndarray) and not value.size else value
+
+
+def many_events(n: int) -> dict[str, Any]:
+    rows = [
+        {"type": ("left", 7, "right")[i % 3], "latency": 1 + 0.5 * i, "duration": None if i % 5 else float(i)}
+        for i in range(n)
+    ]
+    return small_eeg() | {"event": rows}
+
+
+@pytest.fixture(scope="module")
+def with_2000_events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_eeglab_73(tmp_path_factory.mktemp("73") / "a.set", many_events(2000)).parent
+
+
+def test_thousands_of_events_are_those_of_version_5(tmp_path: Path, with_2000_events: Path) -> None:
+    write_eeglab_5(tmp_path / "a.set", many_events(2000))
+    with opened(tmp_path) as five, opened(with_2000_events) as seven:
+        assert_same(seven, five)
+        assert len(seven.events.onsets) == 2000
+        assert seven.events.descriptions[:4] == ("left", "7", "right", "left")
+        np.testing.assert_allclose(seven.events.onsets, 0.002 * np.arange(2000))
+
+
+class Asked:
+    """How often HDF5 was asked for the name of an object, or for an object by its name."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.n = 0
+        name = h5py.Dataset.name.fget
+        get = h5py.Group.get
+
+        def counted_name(node: h5py.Dataset) -> Any:
+            self.n += 1
+            return name(node)
+
+        def counted_get(node: h5py.Group, *args: Any, **options: Any) -> Any:
+            self.n += 1
+            return get(node, *args, **options)
+
+        monkeypatch.setattr(h5py.Dataset, "name", property(counted_name))
+        monkeypatch.setattr(h5py.Group, "get", counted_get)
+
+
+def test_no_name_is_looked_up_per_event(
+    tmp_path: Path, with_2000_events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 searches the file for the name of what a reference leads to: 1000 events took 35 s, 2000 took 130 s."""
+    few = write_eeglab_73(tmp_path / "a.set", many_events(3))
+    asked = Asked(monkeypatch)
+    counts = []
+    for path in (few, with_2000_events / "a.set"):
+        before = asked.n
+        found = open_eeglab_hdf5(path, "here")
+        found.close()
+        counts.append(asked.n - before)
+    assert found.header["event"].shape == (1, 2000)
+    assert 0 < counts[0] == counts[1]
 
 
 def test_the_file_need_not_have_matlabs_header(tmp_path: Path) -> None:

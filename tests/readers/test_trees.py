@@ -180,6 +180,32 @@ def test_values_that_lie_in_other_files_are_not_read(tmp_path: Path) -> None:
         assert code(lambda name=name: tree.array(name)) == "unsupported_format"
 
 
+def test_references_lead_to_arrays_without_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["hidden/x"] = np.arange(3)
+        file["hidden/x"].attrs["class"] = np.bytes_("int")
+        refs = file.create_dataset("refs", (2, 2), dtype=h5py.ref_dtype)
+        refs[0, 0], refs[0, 1] = file["hidden/x"].ref, file["hidden"].ref
+        refs[1, 1] = file["hidden/x"].ref
+        layout = h5py.VirtualLayout((3,), "i8")
+        layout[:] = h5py.VirtualSource("other.h5", "x", (3,))
+        virtual = file.create_virtual_dataset("virtual", layout)
+        file.create_dataset("strange", (1,), dtype=h5py.ref_dtype)[0] = virtual.ref
+        file["number"] = 1.0
+    tree = open_hdf5(tmp_path / "a.h5", "here")
+    monkeypatch.setattr(h5py.Dataset, "name", property(lambda _: pytest.fail("a name was looked up")))
+    found = tree.array("refs").referents()
+    assert [one is None for one in found] == [False, True, True, False]
+    assert found[0] is not None
+    np.testing.assert_array_equal(found[0].read(), [0, 1, 2])
+    assert (found[0].attribute("class"), found[0].attribute("no")) == ("int", None)
+    for path, code in (("number", FailureCode.UNREADABLE), ("strange", FailureCode.UNSUPPORTED_FORMAT)):
+        with pytest.raises(RecordingError) as caught:
+            tree.array(path).referents()
+        assert caught.value.code is code
+    tree.close()
+
+
 def test_references_are_paths_and_odd_types_are_other(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:

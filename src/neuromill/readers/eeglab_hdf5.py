@@ -117,10 +117,10 @@ def _read(tree: Hdf5Tree, path: Path, where: str) -> EeglabHdf5:
     at = join(root, "data")
     if tree.kind(at) != "array":
         raise unreadable("no EEG.data in the file", where)
-    if _is_text(tree, at):
-        file, note = _beside(path, str(_value(tree, at)), where)
-        return EeglabHdf5(header, file, None, note)
     array = tree.array(at)
+    if _is_text(array):
+        file, note = _beside(path, str(_value(array)), where)
+        return EeglabHdf5(header, file, None, note)
     if header["trials"] == 1:  # pieces are refused by what reads the header
         _check_samples(array, header["pnts"], header["nbchan"], where)
     return EeglabHdf5(header, path, EmbeddedSamples(tree, array))
@@ -192,18 +192,18 @@ def _struct(tree: Hdf5Tree, path: str, fields: tuple[str, ...]) -> NDArray[Any]:
 
 def _column(tree: Hdf5Tree, path: str) -> list[Any]:
     array = tree.array(path)
-    if array.values != "reference" or tree.attributes(path).get("MATLAB_class") == "cell":
-        return [_value(tree, path)]
-    return [_value(tree, str(one)) for one in np.ravel(array.read())]
+    if array.values != "reference" or array.attribute("MATLAB_class") == "cell":
+        return [_value(array)]
+    return [_value(one) for one in array.referents()]
 
 
-def _value(tree: Hdf5Tree, path: str) -> Any:
+def _value(array: Hdf5Array | None) -> Any:
     """Text, a number, or an empty matrix for anything else. Whole numbers are ``int``: event 1 is "1", not "1.0"."""
     empty = np.zeros((0, 0))
-    if not path or tree.kind(path) != "array":
+    if array is None:
         return empty
-    is_text, array = _is_text(tree, path), tree.array(path)
-    if tree.attributes(path).get(EMPTY_ATTRIBUTE, 0) or array.values != "number":
+    is_text = _is_text(array)
+    if array.values != "number" or array.attribute(EMPTY_ATTRIBUTE):
         return "" if is_text else empty
     found = np.ravel(array.read())
     if is_text:
@@ -214,5 +214,5 @@ def _value(tree: Hdf5Tree, path: str) -> Any:
     return int(number) if number.is_integer() else number
 
 
-def _is_text(tree: Hdf5Tree, path: str) -> bool:
-    return tree.attributes(path).get("MATLAB_class") == "char"
+def _is_text(array: Hdf5Array) -> bool:
+    return bool(array.attribute("MATLAB_class") == "char")

@@ -205,17 +205,13 @@ class Hdf5Tree:
         if node is None:
             return {}
         with damage_as_codes(self._where):
-            return {name: self._plain(node.attrs[name]) for name in node.attrs if is_text(name)}
+            return {name: plain_value(node.attrs[name], node) for name in node.attrs if is_text(name)}
 
     def array(self, path: str) -> Hdf5Array:
         """Return the array at a path."""
         if self.kind(path) != "array":
             raise unreadable(f"{path} is not an array", self._where)
-        dataset = self._find(path)
-        with damage_as_codes(self._where):
-            if dataset.is_virtual or dataset.external:  # a file of a stranger could name any file of this machine
-                raise unsupported(f"the values of {path} lie in other files", self._where, "repack it into one file")
-            return Hdf5Array(dataset, self._where)
+        return hdf5_array(self._find(path), path, self._where)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -252,32 +248,17 @@ class Hdf5Tree:
         if outside or not self._has_folder or not (folder / name).is_file():
             raise missing(f"{path} is in another file, {filename}, which is not beside this one", self._where)
 
-    def _plain(self, value: Any) -> Any:
-        import h5py
-
-        if isinstance(value, h5py.Reference):
-            return (self._file[value].name or "").strip("/") if value else ""
-        if isinstance(value, str):  # bytes that are no UTF-8 come as surrogates, which nothing can write again
-            value = value.encode("utf-8", "surrogateescape")
-        if isinstance(value, bytes):
-            return value.decode("utf-8", "replace")
-        if isinstance(value, np.generic):
-            return value.item()
-        if isinstance(value, np.ndarray) and value.dtype.kind in "OS":
-            return tuple(self._plain(item) for item in value.ravel())
-        return value
-
 
 class Hdf5Array:
     """See ``TreeArray``."""
 
-    def __init__(self, dataset: Any, where: str) -> None:
-        self._dataset, self._where = dataset, where
+    def __init__(self, dataset: Any, name: str, where: str) -> None:
+        self._dataset, self._name, self._where = dataset, name, where
         self._is_null = dataset.shape is None  # an HDF5 null space
         self._shape: tuple[int, ...] = (0,) if self._is_null else tuple(dataset.shape)
         self._values = hdf5_values(dataset.dtype)
         self._chunk_rows = int(dataset.chunks[0]) if dataset.chunks else 1
-        self._name, self._itemsize = str(dataset.name).strip("/"), int(dataset.dtype.itemsize)
+        self._itemsize = int(dataset.dtype.itemsize)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -313,6 +294,55 @@ class Hdf5Array:
                 names = [(file[ref].name or "").strip("/") if ref else "" for ref in np.ravel(found)]
                 return np.array(names, dtype=object).reshape(np.shape(found))
         return np.asarray(found)
+
+    def attribute(self, name: str) -> Any:
+        """One of its attributes, as ``Tree.attributes`` has it; None where it has none of this name."""
+        with damage_as_codes(self._where):
+            return plain_value(self._dataset.attrs.get(name), self._dataset)
+
+    def referents(self) -> tuple[Hdf5Array | None, ...]:
+        """Arrays that its references lead to, in order; None for a reference to nothing, or to a group.
+
+        They are opened as they are: their paths, which ``read`` gives, are found by looking through the whole file
+        for each of them.
+        """
+        import h5py
+
+        if self.values != "reference" or self._is_null:
+            raise unreadable(f"{self._name} holds no references", self._where)
+        check_room(self._name, self.shape, self._itemsize, self._where)
+        with damage_as_codes(self._where):
+            file = self._dataset.file
+            nodes = [file[one] if one else None for one in np.ravel(self._dataset[()])]
+        return tuple(
+            hdf5_array(node, f"{self._name}[{i}]", self._where) if isinstance(node, h5py.Dataset) else None
+            for i, node in enumerate(nodes)
+        )
+
+
+def hdf5_array(dataset: Any, name: str, where: str) -> Hdf5Array:
+    """Return the view of an ``h5py.Dataset``; raises ``unsupported_format`` where its values lie in other files."""
+    with damage_as_codes(where):
+        if dataset.is_virtual or dataset.external:  # a file of a stranger could name any file of this machine
+            raise unsupported(f"the values of {name} lie in other files", where, "repack it into one file")
+        return Hdf5Array(dataset, name, where)
+
+
+def plain_value(value: Any, node: Any) -> Any:
+    """Value of an attribute of a node of h5py: text as ``str``, a reference as the path that it leads to."""
+    import h5py
+
+    if isinstance(value, h5py.Reference):
+        return (node.file[value].name or "").strip("/") if value else ""
+    if isinstance(value, str):  # bytes that are no UTF-8 come as surrogates, which nothing can write again
+        value = value.encode("utf-8", "surrogateescape")
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OS":
+        return tuple(plain_value(item, node) for item in value.ravel())
+    return value
 
 
 def hdf5_values(dtype: np.dtype[Any]) -> Values:
