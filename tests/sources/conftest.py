@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from neuromill.sources.download import Patience
+from neuromill.sources.attempts import Patience
 from neuromill.sources.opening import Endpoints, open_source
 from neuromill.sources.openneuro import OpenNeuroSource
 from support.annexed import MirrorWriter, annex_key, rmet_line

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from neuromill.records import Digest, FailureCode, RecordingError
+from neuromill.sources.attempts import Patience, retry_after
 from neuromill.sources.bucket import Bucket, ObjectAddress
-from neuromill.sources.download import Download, Patience, Wanted, retry_after
+from neuromill.sources.download import Download, Wanted
 from support.faults import Answer, Cut, Refuse, Stall, fault_proxy
 from support.s3 import PublicBucket
 
@@ -226,7 +227,8 @@ def test_starting_over_again_and_again_is_no_progress(no_ranges: str, tmp_path: 
 KILLED = """
 import sys
 from pathlib import Path
-from neuromill.sources.download import Download, Patience, Wanted
+from neuromill.sources.attempts import Patience
+from neuromill.sources.download import Download, Wanted
 Download(Wanted(sys.argv[1], int(sys.argv[2]), None), Path(sys.argv[3]), patience=Patience()).run()
 """
 

@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from neuromill.records import ConfigError, Digest, FailureCode, RecordingError, SourceFile
+from neuromill.sources.attempts import Patience
 from neuromill.sources.bucket import Bucket, ObjectAddress
-from neuromill.sources.download import Patience
 from neuromill.sources.opening import Endpoints, open_source
 
 

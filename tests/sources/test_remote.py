@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from neuromill.readers.trees import open_hdf5
 from neuromill.records import FailureCode, RecordingError
-from neuromill.sources.download import Patience
+from neuromill.sources.attempts import Patience
 from neuromill.sources.remote import RangeReader, RemoteFile, runs
 from neuromill.synthetic.dandi_archive import Response, ServedAsset
 from support.dandi import FaultyArchive, cut_body, header, short_body, status, wrong_bytes

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from neuromill.records import RecordingId
-from neuromill.sources.download import Patience
+from neuromill.sources.attempts import Patience
 from neuromill.sources.opening import Endpoints
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.workspace import Workspace

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from neuromill.records import FailureCode, RecordingError
-from neuromill.sources.download import retry_after
+from neuromill.records import Config, FailureCode, RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import httpx
 
-    from neuromill.sources.download import Patience
-
 _TRANSIENT_STATUS = frozenset({408, 425, 429})
 _SERVER_ERROR = 500
-_FIRST_ERROR = 400
+_SUCCESS = range(200, 300)
 _FORBIDDEN = (401, 403)
+
+
+class Patience(Config):
+    """How long a request is tried: ``fruitless_attempts`` in a row may bring nothing new."""
+
+    fruitless_attempts: int = 8
+    first_delay_seconds: float = 0.5
+    longest_delay_seconds: float = 60.0
+    longest_retry_after_seconds: float = 300.0
+    connect_timeout_seconds: float = 20.0
+    read_timeout_seconds: float = 60.0
+
+    def delay(self, fruitless: int) -> float:
+        """Seconds to wait after so many fruitless attempts in a row (exponential, capped)."""
+        return min(self.first_delay_seconds * 2.0 ** max(0, fruitless - 1), self.longest_delay_seconds)
 
 
 class TryAgainError(Exception):
@@ -37,6 +51,7 @@ class Attempts:
     patience: Patience
     where: str
     sleep: Callable[[float], None] = time.sleep
+    next_step: str = "try again later"
     fruitless: int = field(default=0, init=False)
 
     def failed(self, error: Exception, *, progress: bool = False) -> None:
@@ -53,7 +68,7 @@ class Attempts:
                 FailureCode.RETRIES_EXHAUSTED,
                 f"{self.fruitless} attempts in a row brought nothing new: {str(error) or type(error).__name__}",
                 where=self.where,
-                next_step="try again later",
+                next_step=self.next_step,
             ) from error
         asked = error.after if isinstance(error, TryAgainError) else None
         longest = self.patience.longest_retry_after_seconds
@@ -64,7 +79,7 @@ def check_status(status: int, headers: Mapping[str, str], where: str) -> None:
     """Raise ``TryAgainError`` for a status that may pass, ``unreachable_upstream`` for any other refusal."""
     if status in _TRANSIENT_STATUS or status >= _SERVER_ERROR:
         raise TryAgainError(f"the server answers {status}", retry_after(headers.get("retry-after", "")))
-    if status >= _FIRST_ERROR:
+    if status not in _SUCCESS:
         closed = "it may be under embargo, which only its owners can read; " if status in _FORBIDDEN else ""
         raise RecordingError(
             FailureCode.UNREACHABLE_UPSTREAM,
@@ -72,6 +87,18 @@ def check_status(status: int, headers: Mapping[str, str], where: str) -> None:
             where=where,
             next_step=f"{closed}refresh the catalog, or look it up on the archive's site",
         )
+
+
+def retry_after(text: str) -> float | None:
+    """Seconds of a Retry-After header (a number or an HTTP date); None where there is none that can be read."""
+    if text.strip().isdecimal():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
 
 
 def open_client(patience: Patience) -> httpx.Client:

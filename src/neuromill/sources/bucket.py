@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, unquote, urlsplit
 
 from neuromill.records import FailureCode, RecordingError, check_name, check_relative_path
-from neuromill.sources.download import Download, Patience, Wanted, digest_of, mismatch, publish
+from neuromill.sources.download import Download, Wanted, digest_of, mismatch, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from neuromill.records import Digest, SourceFile
+    from neuromill.sources.attempts import Patience
 
 UNVERSIONED = "null"
 

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from dandi.dandiapi import RemoteDandiset
 
+    from neuromill.sources.attempts import Patience
     from neuromill.sources.dandi_client import PatientClient
-    from neuromill.sources.download import Patience
 
 DRAFT = "draft"
 Kind = Literal["blob", "zarr"]

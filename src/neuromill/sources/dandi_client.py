@@ -15,7 +15,7 @@ from neuromill.sources.attempts import Attempts, TryAgainError, check_status
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from neuromill.sources.download import Patience
+    from neuromill.sources.attempts import Patience
 
 _NOT_FOUND = 404
 

@@ -11,11 +11,10 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Self
 
-from neuromill.records import Config, Digest, FailureCode, RecordingError, new_hasher
+from neuromill.records import Digest, FailureCode, RecordingError, new_hasher
+from neuromill.sources.attempts import Attempts, TryAgainError, check_status, open_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,27 +22,12 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from neuromill.sources.attempts import Patience
+
 CHUNK_BYTES = 1 << 20
-_TRANSIENT_STATUS = frozenset({408, 425, 429})
-_SERVER_ERROR = 500
 _PARTIAL = 206
 _PRECONDITION_FAILED = 412
 _RANGE_NOT_SATISFIABLE = 416
-
-
-class Patience(Config):
-    """How long a download is tried: ``fruitless_attempts`` in a row may bring nothing new."""
-
-    fruitless_attempts: int = 8
-    first_delay_seconds: float = 0.5
-    longest_delay_seconds: float = 60.0
-    longest_retry_after_seconds: float = 300.0
-    connect_timeout_seconds: float = 20.0
-    read_timeout_seconds: float = 60.0
-
-    def delay(self, fruitless: int) -> float:
-        """Seconds to wait after so many fruitless attempts in a row (exponential, capped)."""
-        return min(self.first_delay_seconds * 2.0 ** max(0, fruitless - 1), self.longest_delay_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +58,6 @@ class _Note:
         new = path.with_name(path.name + ".new")
         new.write_text(json.dumps(asdict(self)))
         new.replace(path)
-
-
-class _TryAgainError(Exception):
-    """An attempt failed in a way that may pass; ``after`` is what the server asked for, in seconds."""
-
-    def __init__(self, reason: str, after: float | None = None) -> None:
-        super().__init__(reason)
-        self.after = after
 
 
 class Download:
@@ -158,29 +134,17 @@ class Download:
     def _complete(self) -> None:
         import httpx
 
-        timeout = httpx.Timeout(self.patience.read_timeout_seconds, connect=self.patience.connect_timeout_seconds)
-        with httpx.Client(timeout=timeout, follow_redirects=True) as client:
-            fruitless = 0
+        attempts = Attempts(
+            self.patience, self.wanted.url, self.sleep, next_step="try again later; what arrived is kept"
+        )
+        with open_client(self.patience) as client:
             while self._offset() < self.wanted.size or not self.part.exists():
                 before = self.highest
                 try:
                     self._attempt(client)
-                except (_TryAgainError, httpx.RequestError) as error:
+                except (TryAgainError, httpx.RequestError) as error:
                     # The highest byte ever reached, not this attempt's: a server that ignores Range never gets further.
-                    fruitless = 0 if self.highest > before else fruitless + 1
-                    self._wait(error, fruitless)
-
-    def _wait(self, error: _TryAgainError | httpx.RequestError, fruitless: int) -> None:
-        if fruitless >= self.patience.fruitless_attempts:
-            raise RecordingError(
-                FailureCode.RETRIES_EXHAUSTED,
-                f"{fruitless} attempts in a row brought nothing new: {str(error) or type(error).__name__}",
-                where=self.wanted.url,
-                next_step="try again later; what arrived is kept",
-            ) from error
-        asked = error.after if isinstance(error, _TryAgainError) else None
-        longest = self.patience.longest_retry_after_seconds
-        self.sleep(self.patience.delay(fruitless) if asked is None else min(asked, longest))
+                    attempts.failed(error, progress=self.highest > before)
 
     def _attempt(self, client: httpx.Client) -> None:
         offset = self._offset()
@@ -205,21 +169,13 @@ class Download:
             write(chunk)
             self._report(position)
         if position < self.wanted.size:
-            raise _TryAgainError(f"the body ended at byte {position} of {self.wanted.size}")
+            raise TryAgainError(f"the body ended at byte {position} of {self.wanted.size}")
 
     def _check_status(self, response: httpx.Response) -> None:
         status = response.status_code
-        if status in _TRANSIENT_STATUS or status >= _SERVER_ERROR:
-            raise _TryAgainError(f"the server answers {status}", retry_after(response.headers.get("retry-after", "")))
         if status in (_PRECONDITION_FAILED, _RANGE_NOT_SATISFIABLE):
             raise self._changed("the object is not the one the download began with")
-        if not response.is_success:
-            raise RecordingError(
-                FailureCode.UNREACHABLE_UPSTREAM,
-                f"the archive does not hand out this object (HTTP {status})",
-                where=self.wanted.url,
-                next_step="refresh the catalog: the archive may have lost the file",
-            )
+        check_status(status, response.headers, self.wanted.url)
 
     def _check_etag(self, response: httpx.Response) -> None:
         etag = response.headers.get("etag", "")
@@ -246,18 +202,6 @@ class Download:
         return RecordingError(
             FailureCode.CHANGED_UPSTREAM, what, where=self.wanted.url, next_step="refresh the catalog and plan again"
         )
-
-
-def retry_after(text: str) -> float | None:
-    """Seconds of a Retry-After header (a number or an HTTP date); None where there is none that can be read."""
-    if text.strip().isdecimal():
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
 
 
 def digest_of(path: Path, like: Digest | None = None) -> Digest:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from neuromill.sources.download import Patience
+    from neuromill.sources.attempts import Patience
 
 
 @dataclass(frozen=True, slots=True)

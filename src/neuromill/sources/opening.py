@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from pydantic import field_validator
 
 from neuromill.records import Config, ConfigError, check_name
+from neuromill.sources.attempts import Patience
 from neuromill.sources.bucket import Bucket
 from neuromill.sources.dandi import DandiSource
-from neuromill.sources.download import Patience
 from neuromill.sources.git import SCHEMES
 from neuromill.sources.local import LocalSource
 from neuromill.sources.openneuro import OpenNeuroSource

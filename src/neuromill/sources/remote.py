@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import httpx
     from typing_extensions import Buffer
 
-    from neuromill.sources.download import Patience
+    from neuromill.sources.attempts import Patience
 
 BLOCK_BYTES = 256 << 10
 REQUEST_BYTES = 8 << 20  # the longest range of one request
