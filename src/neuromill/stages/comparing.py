@@ -19,6 +19,7 @@ from neuromill.stages.contenders import find_contenders
 from neuromill.stages.contexts import done_recordings
 from neuromill.stages.identities import prepare_identity
 from neuromill.stages.outcomes import Stage
+from neuromill.stages.rejections import rejection_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from neuromill.store.reader import StoreReader
     from neuromill.tokenizers.comparison import Band, RowScores
     from neuromill.tokenizers.protocol import Tokenizer
+    from neuromill.tokenizers.rejection import Rejection
     from neuromill.tokenizers.usage import Usage
 
     Signal = NDArray[np.float32]
@@ -42,7 +44,6 @@ SPLITS_BY_HONESTY = ("validation", "test", "train")
 DEFAULT_WINDOWS, DEFAULT_SECONDS, LEAST_SECONDS = 16, 30.0, 4.0
 WINDOWS_PER_BATCH = 8
 EXAMPLE_SECONDS = 6.0
-KEPT = 0
 
 
 def compare_tokenizers(
@@ -161,6 +162,7 @@ class _Source:
     recording: Recording
     reader: StoreReader
     channels: ChannelTable
+    rejection: Rejection | None
 
     @property
     def name(self) -> str:
@@ -178,16 +180,18 @@ class _Source:
         """Float32 [channel, time], physical units."""
         return np.ascontiguousarray(self.reader.read_physical(self.name, start, stop).T)
 
-    def usable(self, start: int, stop: int) -> NDArray[np.bool_]:
-        """Which channels are good, and not rejected in any window that these samples touch: [channel]."""
-        usable = np.zeros(len(self.channels), bool)
-        usable[list(good_channels(self.channels))] = True
-        found = self.reader.recording(self.name).arrays.get("rejected")
-        if found is None:
-            return usable
-        window = int(found.spec.attributes["window_samples"])
-        reasons = self.reader.read(self.name, "rejected", start // window, min(-(-stop // window), found.spec.shape[0]))
-        return np.asarray(usable & (reasons == KEPT).all(axis=0))
+    def rejected(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Samples that preparation rejected, bool [channel, time]."""
+        if self.rejection is None:
+            return np.zeros((len(self.channels), stop - start), bool)
+        return self.rejection.samples(start, stop - start).T
+
+    @property
+    def good(self) -> NDArray[np.bool_]:
+        """Which channels are good: [channel]."""
+        good = np.zeros(len(self.channels), bool)
+        good[list(good_channels(self.channels))] = True
+        return good
 
 
 def _sources(workspace: Workspace, pipeline: Pipeline, chosen: Chosen, stack: ExitStack) -> list[_Source]:
@@ -204,7 +208,8 @@ def _sources(workspace: Workspace, pipeline: Pipeline, chosen: Chosen, stack: Ex
     for recording in recordings:
         store = workspace.store(recording.id.dataset_version, Stage.PREPARE, identity)
         reader = stack.enter_context(StoreReader.of_groups(store, (recording.id.name,)))
-        sources.append(_Source(recording, reader, channel_table(reader, recording.id.name)))
+        name = recording.id.name
+        sources.append(_Source(recording, reader, channel_table(reader, name), rejection_of(reader, name)))
     rates = sorted({source.sfreq for source in sources})
     if len(rates) > 1:
         raise ConfigError(
@@ -260,12 +265,18 @@ def _read_at(source: _Source, sfreq: float, start: int, stop: int) -> Signal:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """Windows of one recording: signal float32 [window, channel, time]; usable bool [window, channel]."""
+    """Windows of one recording: signal float32 and rejected bool, both [window, channel, time]."""
 
     source: _Source
     starts: tuple[int, ...]
     signal: Signal
-    usable: NDArray[np.bool_]
+    rejected: NDArray[np.bool_]
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Which channels are good, alive, and not rejected anywhere in the window: [window, channel]."""
+        alive = np.isfinite(self.signal).all(axis=-1) & (np.ptp(self.signal, axis=-1) > 0)
+        return np.asarray(alive & self.source.good & ~self.rejected.any(axis=-1))
 
 
 def _batches(sources: Sequence[_Source], plan: Iterable[tuple[int, int]], window: int) -> Iterator[_Batch]:
@@ -275,7 +286,7 @@ def _batches(sources: Sequence[_Source], plan: Iterable[tuple[int, int]], window
         for first in range(0, len(starts), WINDOWS_PER_BATCH):
             some = tuple(starts[first : first + WINDOWS_PER_BATCH])
             signal = np.stack([source.read(start, start + window) for start in some])
-            yield _Batch(source, some, signal, np.stack([source.usable(start, start + window) for start in some]))
+            yield _Batch(source, some, signal, np.stack([source.rejected(start, start + window) for start in some]))
 
 
 @dataclass(slots=True, eq=False)
@@ -304,10 +315,18 @@ class Bench:
         step = self.tokenizer.window_samples or n_times
         return [(start, min(start + step, n_times)) for start in range(0, n_times, step)]
 
-    def round_trip(self, signal: Signal, channels: ChannelTable) -> tuple[Signal, NDArray[np.integer]]:
-        """Reconstruct float32 [window, channel, time]; also give the codes, [window, frame, quantizer, channel]."""
+    def round_trip(
+        self, signal: Signal, channels: ChannelTable, rejected: NDArray[np.bool_] | None = None
+    ) -> tuple[Signal, NDArray[np.integer]]:
+        """Reconstruct float32 [window, channel, time]; also give the codes, [window, frame, quantizer, channel].
+
+        A joint tokenizer does not get to see what is ``rejected``, bool like the signal: as in ``tokenize``.
+        """
         n_own = round(signal.shape[-1] / self.sfreq * self.tokenizer.sfreq)
         own = resampled(signal, self.sfreq, self.tokenizer.sfreq, n_own)
+        if rejected is not None and self.tokenizer.is_joint:
+            nearest = np.minimum(np.arange(n_own) * self.sfreq / self.tokenizer.sfreq, signal.shape[-1] - 1).astype(int)
+            own = np.where(rejected[..., nearest], np.float32(np.nan), own)
         parts, codes = [], []
         for start, stop in self.pieces(n_own):
             piece = np.ascontiguousarray(own[..., start:stop])
@@ -346,8 +365,8 @@ class Judging:
         if not self.scores:
             self.scores = [[] for _ in self.benches]
             self.usages = [Usage.empty(one.tokenizer.n_quantizers, one.tokenizer.codebook_size) for one in self.benches]
-        trips = [bench.round_trip(batch.signal, batch.source.channels) for bench in self.benches]
-        alive = batch.usable & np.isfinite(batch.signal).all(axis=-1) & (np.ptp(batch.signal, axis=-1) > 0)
+        trips = [bench.round_trip(batch.signal, batch.source.channels, batch.rejected) for bench in self.benches]
+        alive = batch.usable
         for back, _ in trips:
             alive &= np.isfinite(back).all(axis=-1)
         self.n_seen += alive.size

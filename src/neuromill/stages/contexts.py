@@ -94,8 +94,8 @@ def _with_tokenizer(workspace: Workspace, chosen: Chosen, context: WorkContext) 
                 "for recordings that are not in training name the tokenizer: --set pretrained.source=FOLDER",
             )
         source, revision = str(folder), ""
-    digest = open_tokenizer(source, revision=revision or None).digest
-    token_identity = tokenize_identity(pipeline, digest)
+    tokenizer = open_tokenizer(source, revision=revision or None)
+    token_identity = tokenize_identity(pipeline, tokenizer.digest, joint=tokenizer.is_joint)
     return replace(context, tokenizer_source=source, tokenizer_revision=revision, token_identity=token_identity)
 
 

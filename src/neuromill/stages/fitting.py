@@ -15,6 +15,7 @@ from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import done_recordings, require_whole, training_recordings
 from neuromill.stages.identities import fit_identity, prepare_identity, rejects, vocabulary_identity
 from neuromill.stages.outcomes import Stage, StageResult
+from neuromill.stages.rejections import rejection_of
 from neuromill.stages.sections import rvq_tokenizer
 from neuromill.tokenizers.fixed_config import MuLawConfig, QuantileConfig
 from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from neuromill.tokenizers.fitting import FitReport
     from neuromill.tokenizers.gate import GateProblem
     from neuromill.tokenizers.montage import Group
-    from neuromill.tokenizers.rejection import Rejection
     from neuromill.tokenizers.tfdual_fitting import TfDualFitReport
     from neuromill.tokenizers.windows import JointPick, JointPlan, WindowPick, WindowPlan
 
@@ -293,7 +293,7 @@ class Windows:
         signal = self._read(pick)
         rejection = self.plan.rejections[pick.recording]
         if rejection is not None:
-            signal = np.where(rejection.samples(pick.start, len(signal)), np.float32(np.nan), signal)
+            signal = rejection.hidden(signal, pick.start)
         window = np.full((len(pick.group), len(signal)), np.nan, np.float32)
         at = [position for position, channel in enumerate(pick.group) if channel >= 0]
         window[at] = signal[:, [pick.group[position] for position in at]].T
@@ -308,24 +308,13 @@ def _plan(pipeline: Pipeline, readers: Sequence[StoreReader], rows: int, seed: i
     from neuromill.tokenizers.windows import JointPlan, WindowPlan
 
     n_times = tuple(reader.recordings[0].n_rows for reader in readers)
-    length, rejections = _window_samples(pipeline), tuple(_rejection(reader) for reader in readers)
+    length = _window_samples(pipeline)
+    rejections = tuple(rejection_of(reader, reader.recordings[0].name) for reader in readers)
     if isinstance(pipeline.tokenizer, TfDualTokenizerConfig):
         groups = _groups(pipeline.tokenizer, readers)
         return JointPlan(n_times, groups, window_samples=length, windows=rows, seed=seed, rejections=rejections)
     good = tuple(good_channels(channel_table(reader, reader.recordings[0].name)) for reader in readers)
     return WindowPlan(n_times, good, window_samples=length, rows=rows, seed=seed, rejections=rejections)
-
-
-def _rejection(reader: StoreReader) -> Rejection | None:
-    """What preparation rejected of the recording; None where nothing is."""
-    from neuromill.tokenizers.rejection import Rejection
-
-    signal = reader.recordings[0]
-    found = signal.arrays.get("rejected")
-    if found is None:
-        return None
-    rejected = reader.read(signal.name, "rejected") != 0
-    return Rejection(rejected, int(found.spec.attributes["window_samples"])) if rejected.any() else None
 
 
 def _groups(config: TfDualTokenizerConfig, readers: Sequence[StoreReader]) -> tuple[tuple[Group, ...], ...]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from neuromill.records import FailureCode, RecordingError
 from neuromill.stages.channels import channel_table, good_channels
+from neuromill.stages.rejections import rejection_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 def tokenize_recording(context: WorkContext, item: WorkItem) -> Made:
     """Encode what the prepared store holds (not what was in memory before it was rounded) and publish the codes.
+
+    Where a tokenizer sees channels jointly, what is rejected counts as missing, as in its fit.
 
     Raises
     ------
@@ -58,7 +61,8 @@ def tokenize_recording(context: WorkContext, item: WorkItem) -> Made:
             n_quantizers=tokenizer.n_quantizers,
             codebook_size=tokenizer.codebook_size,
         ) as writer:
-            for part in encode_segments(tokenizer, read, grid.segments, context.pipeline.tokenize, channels):
+            settings, rejection = context.pipeline.tokenize, rejection_of(reader, name)
+            for part in encode_segments(tokenizer, read, grid.segments, settings, channels, rejection):
                 writer.write_segment(part.codes, part.scale, part.segment.n_valid_samples)
                 counted = [channel for channel in good if not np.isnan(part.scale[channel])]
                 usage += usage_of(tokenizer, part.codes, counted).counts

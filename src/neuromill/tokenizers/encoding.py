@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from neuromill.records import ChannelTable
     from neuromill.tokenizers.config import TokenizeConfig
     from neuromill.tokenizers.protocol import Codes, Read, Tokenizer
+    from neuromill.tokenizers.rejection import Rejection
     from neuromill.tokenizers.segments import Segment, SegmentGrid
 
 __all__ = ["SegmentCodes", "encode_rows", "encode_segments", "grid_for", "usage_of"]
@@ -79,6 +80,7 @@ def encode_segments(
     segments: Sequence[Segment],
     config: TokenizeConfig,
     channels: ChannelTable | None = None,
+    rejection: Rejection | None = None,
 ) -> Iterator[SegmentCodes]:
     """Encode some segments of a recording, in any order and selection; yields them in the order given.
 
@@ -94,8 +96,12 @@ def encode_segments(
         Rows per forward pass.
     channels
         The columns that ``read`` gives; may be left out where channels do not see each other.
+    rejection
+        What preparation rejected of the recording. A joint tokenizer does not get to see it: there a channel counts as
+        missing, as it does in the fit. Others encode it all the same, for it changes no code but its own.
     """
-    for group, blocks in _groups(read, segments, config.rows_per_forward):
+    shown = _without(read, rejection) if rejection is not None and tokenizer.is_joint else read
+    for group, blocks in _groups(shown, segments, config.rows_per_forward):
         signal = np.stack([block.T for block in blocks])
         encoded = tokenizer.encode_segments(signal, channels, config.rows_per_forward)
         for i, segment in enumerate(group):
@@ -106,6 +112,11 @@ def usage_of(tokenizer: Tokenizer, codes: Codes, channels: Sequence[int] | None 
     """Count codes [frame, quantizer, channel] of the given channels (all, if None; leave bad ones out)."""
     chosen = codes if channels is None else codes[:, :, list(channels)]
     return Usage.of(chosen.transpose(2, 1, 0), tokenizer.codebook_size)
+
+
+def _without(read: Read, rejection: Rejection) -> Read:
+    """Read with NaN where samples are rejected."""
+    return lambda start, stop: rejection.hidden(read(start, stop), start)
 
 
 def _groups(

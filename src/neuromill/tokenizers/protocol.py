@@ -102,6 +102,10 @@ class Tokenizer(Protocol):
         """Length of the segments it must be given (the last one of a recording may be shorter); None: any."""
 
     @property
+    def is_joint(self) -> bool:
+        """Whether the codes of a channel depend on the other channels of its segment."""
+
+    @property
     def n_quantizers(self) -> int:
         """Codes per frame."""
 

@@ -1,4 +1,4 @@
-"""What preparation rejected, as a fit sees it: which windows may be drawn, of which channels. No tensors."""
+"""What preparation rejected, as tokenizers see it: which windows a fit may draw, what counts as missing. No tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Rejection:
-    """Windows of channels of one recording that are not to be learned from.
+    """Windows of channels of one recording that are not to be learned from, nor to be seen beside others.
 
     Attributes
     ----------
@@ -43,6 +43,14 @@ class Rejection:
     def samples(self, start: int, n_samples: int) -> NDArray[np.bool_]:
         """Bool [time, channel]: rejected samples."""
         return self.rejected[np.arange(start, start + n_samples) // self.window_samples]
+
+    def hidden(self, signal: NDArray[np.float32], start: int) -> NDArray[np.float32]:
+        """Return float32 [time, channel], the samples from ``start`` on, with NaN where they are rejected.
+
+        This is how a joint tokenizer is given a recording, in its fit and ever after: a channel counts as missing in
+        the windows that hold a rejected sample, so nothing of it is seen beside the others.
+        """
+        return np.where(self.samples(start, len(signal)), np.float32(np.nan), signal)
 
     def stretches(self, channels: Sequence[int], n_times: int, n_samples: int) -> Stretches:
         """Starts of windows of ``n_samples`` within ``n_times`` in which a channel of these is kept."""

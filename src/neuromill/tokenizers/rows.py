@@ -24,6 +24,11 @@ class ByRows:
         """None: any length."""
         return None
 
+    @property
+    def is_joint(self) -> bool:
+        """No."""
+        return False
+
     def require(self, channels: ChannelTable, n_times: int, read: Read) -> None:
         """Any channels will do."""
 

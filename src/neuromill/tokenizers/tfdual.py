@@ -109,6 +109,11 @@ class TfDualTokenizer(HubMixin, files="neuromill.tokenizers.sharing"):
         return self.config.window_samples
 
     @property
+    def is_joint(self) -> bool:
+        """Yes: channels attend to each other, and the stem normalises over all of a window."""
+        return True
+
+    @property
     def n_quantizers(self) -> int:
         """Two: temporal, then frequency."""
         return self.config.n_quantizers
