@@ -1,5 +1,6 @@
 """Work functions for engines, importable by a spawned worker, and a parent to be killed."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -33,6 +34,20 @@ def die_on_poison(item: WorkItem) -> Outcome:
     if item.recording.id.name == POISON:
         os.kill(os.getpid(), signal.SIGKILL)
     return Outcome(item)
+
+
+def hang_on_poison(item: WorkItem) -> Outcome:
+    """One item hangs inside of C with Python's lock held, as libhdf5 does on some damaged files."""
+    if item.recording.id.name == POISON:
+        ctypes.PyDLL(None).pause()
+    return Outcome(item, bytes_out=os.getpid())
+
+
+def hang_or_die(item: WorkItem) -> Outcome:
+    """Two hang, one kills its worker."""
+    if item.recording.id.name in ("sub-001_meg", "sub-002_meg"):
+        ctypes.PyDLL(None).pause()
+    return die_on_poison(item)
 
 
 def sleep_long(item: WorkItem, folder: Path) -> Outcome:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from neuromill.records import FailureCode
 from neuromill.stages.outcomes import Outcome, WorkItem
 from neuromill.stages.settings import EngineKind, EngineSettings
+from neuromill.stages.time_limit import Limited, limited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,23 +48,37 @@ class ProcessEngine:
     A worker that dies (killed, out of memory) breaks the whole pool and does not say which item it was on. The
     items in flight are then run one at a time in fresh pools, so that exactly the item that kills its worker
     fails with ``interrupted`` and every other one is done; then the rest goes on side by side.
+
+    A worker that is at one item for more than ``recording_seconds`` (0: no limit) ends itself. It says so, hence its
+    item fails with ``interrupted`` at once, and the others in flight are simply done again.
     """
 
     n_workers: int
     threads_per_worker: int = 1
+    recording_seconds: float = 0.0
     _pool: ProcessPoolExecutor | None = None
 
     def run(self, work: Work, items: Sequence[WorkItem]) -> Iterator[Outcome]:
         """Yield outcomes as they come; items in flight are at most twice the workers."""
         waiting = deque(items)
-        while waiting:
-            running: dict[Future[Outcome], WorkItem] = {}
-            try:
-                yield from self._run_together(work, waiting, running)
-            except BrokenProcessPool:
-                self.close()
-                for item in running.values():
-                    yield self._run_alone(work, item)
+        with limited(work, self.recording_seconds) as within_limit:
+            while waiting:
+                running: dict[Future[Outcome], WorkItem] = {}
+                try:
+                    yield from self._run_together(within_limit, waiting, running)
+                except BrokenProcessPool:
+                    self.close()
+                    yield from self._after_death(within_limit, waiting, list(running.values()))
+
+    def _after_death(self, work: Limited, waiting: deque[WorkItem], running: list[WorkItem]) -> Iterator[Outcome]:
+        """Settle what was in flight: fail what took too long, else look for the item that kills its worker."""
+        ended = [(item, work.late(item)) for item in running]
+        if all(outcome is None for _, outcome in ended):
+            for item in running:
+                yield self._run_alone(work, item)
+            return
+        waiting.extendleft(item for item, outcome in reversed(ended) if outcome is None)
+        yield from (outcome for _, outcome in ended if outcome is not None)
 
     def _run_together(
         self, work: Work, waiting: deque[WorkItem], running: dict[Future[Outcome], WorkItem]
@@ -79,12 +94,12 @@ class ProcessEngine:
                 del running[future]
                 yield outcome
 
-    def _run_alone(self, work: Work, item: WorkItem) -> Outcome:
+    def _run_alone(self, work: Limited, item: WorkItem) -> Outcome:
         try:
             return self._submit(work, item).result()
         except BrokenProcessPool:
             self.close()
-            return Outcome(
+            return work.late(item) or Outcome(
                 item,
                 FailureCode.INTERRUPTED,
                 "the worker process died on this recording",
@@ -136,7 +151,7 @@ def open_engine(settings: EngineSettings) -> Iterator[Engine]:
         if settings.kind is EngineKind.SERIAL:
             yield SerialEngine()
         elif settings.kind is EngineKind.PROCESSES:
-            engine = ProcessEngine(settings.n_workers, settings.threads_per_worker)
+            engine = ProcessEngine(settings.n_workers, settings.threads_per_worker, settings.recording_seconds)
             stack.callback(engine.close)
             yield engine
         else:

@@ -29,12 +29,15 @@ class EngineSettings(Config):
 
     ``workers`` 0 means one per core. ``threads_per_worker`` caps BLAS, FFT and torch threads: uncapped, every
     worker starts one thread per core and they starve each other. ``dask_address`` empty starts a local cluster.
+    ``recording_seconds`` is how long a worker process may be at one stage of one recording (0: for ever); one that is
+    longer at it hangs, and is ended. Only the engine ``processes`` keeps it.
     """
 
     kind: EngineKind = EngineKind.PROCESSES
     workers: int = Field(default=0, ge=0)
     threads_per_worker: int = Field(default=1, ge=1)
     dask_address: str = ""
+    recording_seconds: float = Field(default=86_400.0, ge=0)
 
     @property
     def n_workers(self) -> int:
