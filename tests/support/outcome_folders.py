@@ -92,9 +92,10 @@ def run_folder(
         only_road = next(iter(pipelines))
         roads = {name: road_of(one, data) if road_of else only_road for name, one in recordings.items()}
         (version,) = {name.dataset_version for name in recordings}
+        taken = sorted(set(roads.values()))
         runs = {}
-        for road in sorted(set(roads.values())):
-            where = _only(name.name for name, taken in roads.items() if taken == road) if road_of else ""
+        for road in taken:
+            where = _only(name.name for name, its in roads.items() if its == road) if len(taken) > 1 else ""
             selection = Selection(data=data, where=where)
             runs[road] = _run_road(workspace, pipelines[road], selection, version, train=train)
         rows = [row for row in workspace.ledger.rows() if row.key.recording_id in recordings]
