@@ -130,7 +130,7 @@ def _eventually(look, seconds: float = 60):
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    return save_tiny_tokenizer(tmp_path_factory.mktemp("published") / "tokenizer")
 
 
 @pytest.fixture(scope="module")
