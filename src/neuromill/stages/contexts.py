@@ -80,7 +80,8 @@ def _with_tokenizer(workspace: Workspace, chosen: Chosen, context: WorkContext) 
     if isinstance(pipeline.tokenizer, Ndt3TokenizerConfig):  # tokens by rule: the vocabulary is the tokenizer
         from neuromill.tokenizers.spike_vocabulary import vocabulary_digest
 
-        return replace(context, token_identity=tokenize_identity(pipeline, vocabulary_digest(pipeline.tokenizer)))
+        digest, held_out = vocabulary_digest(pipeline.tokenizer), _held_out(pipeline.tokenizer, chosen)
+        return replace(context, token_identity=tokenize_identity(pipeline, digest, held_out=held_out))
     if pipeline.pretrained is not None:
         source, revision = pipeline.pretrained.source, pipeline.pretrained.revision
     else:
@@ -97,6 +98,14 @@ def _with_tokenizer(workspace: Workspace, chosen: Chosen, context: WorkContext) 
     tokenizer = open_tokenizer(source, revision=revision or None)
     token_identity = tokenize_identity(pipeline, tokenizer.digest, joint=tokenizer.is_joint)
     return replace(context, tokenizer_source=source, tokenizer_revision=revision, token_identity=token_identity)
+
+
+def _held_out(tokenizer: Ndt3TokenizerConfig, chosen: Chosen) -> tuple[str, ...]:
+    """Time blocks of the cards where they decide the bytes of tokens, as text for an identity."""
+    if tokenizer.scale_from == "recording":
+        return ()
+    blocks = {dataset.card.id: dataset.card.splits.time_blocks for dataset in chosen.datasets}
+    return tuple(f"{card}:{one.model_dump_json()}" for card, one in blocks.items() if one is not None)
 
 
 def _with_model(workspace: Workspace, chosen: Chosen, context: WorkContext) -> WorkContext:

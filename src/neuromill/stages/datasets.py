@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from neuromill.catalog.cards import Modality
+    from neuromill.catalog.time_blocks import TimeBlocks
     from neuromill.records import SpikeLayout
     from neuromill.sources.protocol import Source
     from neuromill.stages.settings import Settings
@@ -22,13 +23,14 @@ EEG_SUFFIXES = frozenset({".edf", ".bdf", ".vhdr", ".set"})
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a worker has to know of a dataset: where its bytes come from, and how files of spikes are read."""
+    """What a worker has to know of a dataset: where its bytes come from, how spikes are read, and what is held out."""
 
     dataset: str
     archive: str
     folder: Path | None
     layout: SpikeLayout | None = None
     fetch: str = "whole"
+    time_blocks: TimeBlocks | None = None
 
     def open(self, settings: Settings) -> Source:
         """Open the source; nothing is asked or read yet."""
@@ -52,7 +54,7 @@ class Dataset:
         """The part of it that goes to workers; what lies in a folder is read there, whatever archive it is of."""
         card = self.card
         archive = "local" if self.folder is not None else card.archive
-        return Origin(card.id, archive, self.folder, card.spikes, card.fetch)
+        return Origin(card.id, archive, self.folder, card.spikes, card.fetch, card.splits.time_blocks)
 
 
 def dataset_of_folder(folder: Path, modality: Modality | None = None) -> Dataset:

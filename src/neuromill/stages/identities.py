@@ -67,9 +67,14 @@ def vocabulary_identity(tokenizer: Ndt3TokenizerConfig) -> str:
     return identity("vocabulary", config=settings_of(tokenizer), code_versions=_tokenizer())
 
 
-def tokenize_identity(pipeline: Pipeline, tokenizer_digest: str, *, joint: bool = False) -> str:
-    """Name of a token store: the prepared signals, the very tokenizer (``joint`` as it says), the segment grid."""
-    inputs = [prepare_identity(pipeline), tokenizer_digest]
+def tokenize_identity(
+    pipeline: Pipeline, tokenizer_digest: str, *, joint: bool = False, held_out: Sequence[str] = ()
+) -> str:
+    """Name of a token store: the prepared signals, the very tokenizer (``joint`` as it says), the segment grid.
+
+    ``held_out`` are blocks of time that decide the bytes, too, where covariates are scaled by the rest.
+    """
+    inputs = [prepare_identity(pipeline), tokenizer_digest, *held_out]
     versions = _tokenizer() | {"store": STORE_CODE}
     if joint and rejects(pipeline):  # joint tokenizers used to see rejected windows; the others keep their names
         versions |= {"rejection": REJECTION_CODE}

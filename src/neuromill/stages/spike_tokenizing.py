@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuromill.stages.sections import spike_tokenizer
+from neuromill.stages.sections import spike_preparation, spike_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from neuromill.catalog.time_blocks import TimeBlocks
     from neuromill.records import UnitTable
     from neuromill.stages.outcomes import WorkItem
     from neuromill.stages.work import Made, WorkContext
@@ -90,6 +91,7 @@ def tokenize_spike_recording(context: WorkContext, item: WorkItem) -> Made:
     name, config = item.recording.id.name, spike_tokenizer(context.pipeline)
     with StoreReader.of_groups(context.prepared_store(item), (name,)) as reader:
         prepared = read_prepared(reader, name)
+    prepared = replace(prepared, scale=scale_for(context, item, prepared))
     chunks = chunks_of(config, prepared.counts, prepared.values, prepared.scale, prepared.segment)
     tokens, patch_channels = tokenize_spikes(
         config,
@@ -114,6 +116,30 @@ def tokenize_spike_recording(context: WorkContext, item: WorkItem) -> Made:
         )
     facts = {"n_chunks": tokens.n_chunks, "n_tokens": len(tokens.slots), "left_out": dict(chunks.left_out)}
     return Made(bytes_out=published.n_bytes, adopted=not published.created, facts=facts)
+
+
+def scale_for(context: WorkContext, item: WorkItem, prepared: PreparedSpikes) -> NDArray[np.float32]:
+    """Scale of each covariate as ``tokenizer.scale_from`` wants it: float32 [covariate]."""
+    blocks = context.origin(item.recording.id.dataset).time_blocks
+    if spike_tokenizer(context.pipeline).scale_from == "recording" or blocks is None:
+        return prepared.scale
+    return training_scale(prepared, blocks, spike_preparation(context.pipeline).scale_quantile)
+
+
+def training_scale(prepared: PreparedSpikes, blocks: TimeBlocks, quantile: float) -> NDArray[np.float32]:
+    """Scale of each covariate over the training part of a recording: float32 [covariate].
+
+    Neither held-out blocks nor the guards beside them count. A covariate that is not observed in the training part
+    keeps the scale of the recording: no model learns it there.
+    """
+    from neuromill.catalog.time_blocks import block_spans
+    from neuromill.signals.covariates import scale_of
+
+    inside = np.zeros(len(prepared.values), np.bool_)
+    for span in block_spans(blocks, len(inside), float(prepared.attributes["bin_seconds"])):
+        inside[span.start : span.stop] = span.split == "train"
+    counts = prepared.valid & inside[:, None]
+    return np.where(counts.any(axis=0), scale_of(prepared.values, counts, quantile), prepared.scale)
 
 
 def _attributes(context: WorkContext, item: WorkItem, prepared: PreparedSpikes) -> SpikeTokenAttributes:

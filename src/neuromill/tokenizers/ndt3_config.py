@@ -24,6 +24,10 @@ class Ndt3TokenizerConfig(Config):
     covariates_in
         Which covariates count in the loss: ``observed`` takes all that the recording's masks allow, ``trials`` only
         those inside successful trials (published for Perich's sessions).
+    scale_from
+        What a covariate is divided by: the scale of the whole ``recording`` as preparation stored it, or the same
+        quantile over its ``train`` part alone, where the card holds blocks of time out. Then nothing of a held-out
+        block is in the scale, and what is larger there is clipped.
     parity
         The published behaviour where ours differs: chunks are cut from the first bin on, over gaps and joins, and the
         rest is dropped; a chunk of a recording without covariates gets a dummy covariate token that counts in the
@@ -35,6 +39,7 @@ class Ndt3TokenizerConfig(Config):
     min_chunk_bins: int = Field(default=5, ge=1)
     sanity_rule: bool = True
     covariates_in: Literal["observed", "trials"] = "observed"
+    scale_from: Literal["recording", "train"] = "recording"
     parity: bool = False
 
     @model_validator(mode="after")
