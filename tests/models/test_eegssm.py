@@ -3,13 +3,14 @@
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from neuromill.models.eegssm import EEGSSM
-from neuromill.models.eegssm_config import EEGSSMConfig
+from neuromill.models.eegssm_config import EEGSSMConfig, ModelInput
 from neuromill.records import ConfigError
 
 AUTO = torch.export.Dim.AUTO
@@ -201,7 +202,72 @@ def test_settings_go_and_come() -> None:
     assert again.config == model.config.model_copy(update={"n_outputs": 2})
     published = {**EEGSSMConfig().model_dump(), "activation": nn.GELU, "s4_d_state": 64, "sfreq": 200, "chs_info": None}
     with torch.device("meta"):
-        assert EEGSSM.from_config(published).config == EEGSSMConfig(activation="GELU")
+        assert EEGSSM.from_config(published).config == EEGSSMConfig(activation="GELU", sfreq=200)
+
+
+def test_the_arguments_of_the_published_class_are_taken() -> None:
+    """Of ``braindecode.models.CodeBrain``: by name, to the constructor as to ``from_config``."""
+    with torch.device("meta"):
+        model = EEGSSM(
+            n_outputs=2, chs_info=[{"ch_name": name} for name in ("C3", "CZ", "C4")], input_window_seconds=30.0,
+            sfreq=200, s4_d_state=64, activation=nn.GELU, head="flatten",
+        )  # fmt: skip
+        plain = EEGSSM(n_outputs=2, n_chans=19, n_times=6000, sfreq=200)
+        again = EEGSSM.from_config({"n_outputs": 2, "n_chans": 19, "n_times": 6000, "sfreq": 200})
+        given = EEGSSM(n_times=6000, n_chans=2, sfreq=200, input_window_seconds=30, chs_info=[{}, {}])
+        unknown = EEGSSM(chs_info=None, input_window_seconds=30, sfreq=None, activation="torch.nn.ReLU")
+    assert (model.config.n_chans, model.config.n_times, model.config.activation) == (3, 6000, "GELU")
+    assert plain.config == again.config == EEGSSMConfig(n_outputs=2, n_chans=19, n_times=6000, sfreq=200)
+    assert given.config == EEGSSMConfig(n_times=6000, n_chans=2, sfreq=200)
+    assert unknown.config == EEGSSMConfig()
+
+
+@torch.no_grad()
+def test_the_mean_classifier_averages_what_is_fit_for_use() -> None:
+    model, x = small(n_outputs=3), windows()
+    usable = torch.ones(2, 3, 4, dtype=torch.bool)
+    torch.testing.assert_close(model(x, usable=usable), model(x))
+    usable[0, 1, 2] = usable[1, 0] = False
+    features = model.features(x)
+    mean = torch.stack([features[i][usable[i]].mean(dim=0) for i in range(2)])
+    torch.testing.assert_close(model(x, usable=usable), model.final_layer.linear(mean))
+    assert not torch.allclose(model(x, usable=usable), model(x))
+    assert model(x, usable=~torch.ones(2, 3, 4, dtype=torch.bool)).isfinite().all()
+    flat = small(n_outputs=3, head="flatten", n_chans=3, n_times=200)
+    assert torch.equal(flat(x, usable=usable), flat(x))
+    with pytest.raises(ConfigError, match=r"usable is \(2, 3\)"):
+        model(x, usable=usable[..., 0])
+
+
+def test_a_head_does_not_change_what_the_weights_have_learned_from() -> None:
+    model = small(sfreq=50, unit_volts=1e-4)
+    with pytest.raises(ConfigError, match="a signal at 200 Hz for a model trained at 50 Hz"):
+        model.reset_head(2, sfreq=200)
+    model.reset_head(2)
+    assert model.config.input == ModelInput(50.0, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("known", "given", "told"),
+    [
+        (ModelInput(), ModelInput(500.0, 1e-6), ""),
+        (ModelInput(200.0, 1e-4), ModelInput(), ""),
+        (ModelInput(200.0, 1e-4), ModelInput(200.0, float(np.float32(1e-4))), ""),
+        (ModelInput(200.0), ModelInput(500.0), "a signal at 500 Hz for a model trained at 200 Hz"),
+        (
+            ModelInput(None, 1e-4),
+            ModelInput(None, 1e-6),
+            "in units of 1 uV for a model trained on one in units of 100 uV",
+        ),
+        (ModelInput(None, 1e-4), ModelInput(None, "segment"), "scaled segment by segment for a model"),
+        (ModelInput(None, "segment"), ModelInput(None, 1e-4), "trained on one scaled segment by segment"),
+        (ModelInput(None, "segment"), ModelInput(None, "segment"), ""),
+    ],
+)
+def test_another_rate_or_unit_is_told(known: ModelInput, given: ModelInput, told: str) -> None:
+    conflict = known.conflict(given)
+    assert told in conflict
+    assert bool(told) == bool(conflict)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +279,11 @@ def test_settings_go_and_come() -> None:
         ({"swa_window_size": 2}, "odd"),
         ({"n_times": 0}, "n_times"),
         ({"depth": 3}, "depth"),
+        ({"sfreq": 100, "n_times": 6000, "input_window_seconds": 30}, "n_times is 6000, input_window_seconds 30 at"),
+        ({"n_chans": 19, "chs_info": [{}]}, "n_chans is 19, chs_info makes 1"),
+        ({"input_window_seconds": "long", "sfreq": 200}, "input_window_seconds"),
+        ({"activation": nn.Tanh}, "activation"),
+        ({"sfreq": -1}, "sfreq"),
     ],
 )
 def test_settings_that_do_not_fit(settings: dict[str, object], message: str) -> None:

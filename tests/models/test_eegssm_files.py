@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from neuromill.models import files
 from neuromill.models.eegssm import EEGSSM
+from neuromill.models.eegssm_config import ModelInput
 from neuromill.models.eegssm_files import from_pretrained, import_published, save_pretrained
 from neuromill.records import ConfigError
 
@@ -60,6 +62,29 @@ def test_a_new_head_on_old_weights(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_folder_knows_the_rate_and_the_unit_it_was_trained_with(tmp_path: Path) -> None:
+    for write in (save_pretrained, files.save_pretrained):  # the model's own, and the trainer's
+        folder = tmp_path / write.__module__
+        write(tiny(sfreq=200, unit_volts=1e-4), folder)
+        assert from_pretrained(folder, n_outputs=2).config.input == ModelInput(200.0, 1e-4)
+        assert files.from_pretrained(folder, EEGSSM).config.input == ModelInput(200.0, 1e-4)
+        assert from_pretrained(folder, sfreq=200.0).config.input == ModelInput(200.0, 1e-4)
+        for changes, told in (({"sfreq": 500}, "500 Hz"), ({"unit_volts": 1e-6}, "1 uV"), ({"sfreq": "x"}, "sfreq")):
+            with pytest.raises(ConfigError, match=told):
+                from_pretrained(folder, **changes)
+
+
+def test_an_older_folder_does_not_and_may_be_told(tmp_path: Path) -> None:
+    save_pretrained(tiny(), tmp_path / "m")
+    document = json.loads((tmp_path / "m/config.json").read_text())
+    for name in ("sfreq", "unit_volts"):
+        assert document["config"].pop(name) is None
+    (tmp_path / "m/config.json").write_text(json.dumps(document))
+    assert from_pretrained(tmp_path / "m").config.input == ModelInput()
+    assert files.from_pretrained(tmp_path / "m", EEGSSM).config.input == ModelInput()
+    assert from_pretrained(tmp_path / "m", sfreq=200, unit_volts=1e-4).config.input == ModelInput(200.0, 1e-4)
+
+
 def test_a_backbone_has_to_be_whole(tmp_path: Path) -> None:
     save_pretrained(tiny(), tmp_path / "m")
     weights = load_file(tmp_path / "m/model.safetensors")
@@ -102,6 +127,7 @@ def test_a_folder_of_the_published_class(tmp_path: Path) -> None:
         state[f"final_layer.mlp.{numbers[number]}.{kind}"] = tensor
     folder = published_folder(tmp_path / "m", classifying, state)
     opened = from_pretrained(folder)
+    assert opened.config.input == ModelInput(sfreq=50.0)
     x = torch.randn(2, 3, 200)
     assert torch.equal(opened(x), classifying_with(pretrained, classifying)(x))
     codes = from_pretrained(folder, pretrain_mode=True)

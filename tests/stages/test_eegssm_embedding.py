@@ -116,6 +116,10 @@ def test_a_model_of_another_kind_or_another_patch_is_refused(home: Workspace, wa
     own = walked.pipeline.model_copy(update={"pretrained_model": str(tmp_path / "other")})
     with pytest.raises(ConfigError, match="a patch of the model has 100 samples, a frame of the tokens 50"):
         embed(home, walked, own)
+    for number, facts in enumerate(({"sfreq": 200}, {"unit_volts": 1e-6}, {"unit_volts": "segment"})):
+        EEGSSM(**MODEL, **facts).save_pretrained(tmp_path / str(number))
+        with pytest.raises(ConfigError, match="for a model trained"):
+            embed(home, walked, walked.pipeline.model_copy(update={"pretrained_model": str(tmp_path / str(number))}))
     config = tmp_path / "other" / "config.json"
     config.write_text(config.read_text().replace('"eegssm"', '"ndt3"'))
     with pytest.raises(ConfigError, match=r"no such model|a model of kind ndt3, but tiny-eeg has train\.kind: eegssm"):

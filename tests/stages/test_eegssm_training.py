@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from neuromill.models.eegssm import EEGSSM
+from neuromill.models.eegssm_config import ModelInput
 from neuromill.models.files import from_pretrained
 from neuromill.records import ConfigError
 from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import work_context
-from neuromill.stages.eegssm_training import open_coded
+from neuromill.stages.eegssm_training import input_of, open_coded
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.pipeline import Pipeline
 from neuromill.stages.probing import run_probe
@@ -23,13 +24,14 @@ from neuromill.stages.training import halves
 from neuromill.stages.workspace import Workspace
 from neuromill.store.reader import StoreReader
 from neuromill.tokenizers.files import save_pretrained
-from neuromill.tokenizers.tfdual_config import CHANNELS_10_20
+from neuromill.tokenizers.tfdual_config import CHANNELS_10_20, TfDualInputConfig
 from neuromill.training.metrics import MetricsFile
 from neuromill.training.probe_config import LabelConfig, ProbeConfig
+from support.codec import small_tokenizer
 from support.eeg_roads import SMALL_TFDUAL
 from support.stages import Listener, workspace_at
 from support.tfdual import random_tokenizer, table
-from support.tiny_eeg import HOP, MODEL, TOKENIZER, WINDOW, pipeline_of, write_eeg
+from support.tiny_eeg import HOP, MODEL, SFREQ, TOKENIZER, WINDOW, pipeline_of, write_eeg
 
 SUBJECTS_TASK = ProbeConfig(labels=LabelConfig(source="entity", column="subject"), window_seconds=6)
 TIMES_TASK = ProbeConfig(labels=LabelConfig(source="events"), window_seconds=2)
@@ -69,9 +71,31 @@ def test_a_run_reads_both_stores_and_is_done_once(workspace: Workspace, folder: 
     assert len(rows[0]["per_quantizer"]) == len(rows[0]["commonest"]) == 2
     model = from_pretrained(workspace.run_folder(result.identity) / "model", EEGSSM)
     assert (model.config.codebook_size_t, model.config.codebook_size_f) == (300, 300)
+    assert model.config.input == ModelInput(SFREQ, 100e-6)
     assert run_stage(workspace, pipeline, selection, Stage.TRAIN).note == "nothing to do"
     other = run_stage(workspace, pipeline_of(folder / "tokenizer", mask_share=0.4), selection, Stage.TRAIN)
     assert other.identity != result.identity
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"sfreq": 200}, "a signal at 50 Hz for a model trained at 200 Hz"),
+        ({"unit_volts": 1e-6}, "in units of 100 uV for a model trained on one in units of 1 uV"),
+    ],
+)
+def test_settings_that_name_another_rate_or_unit_than_the_tokens(
+    workspace: Workspace, folder: Path, facts: dict[str, float], told: str
+) -> None:
+    pipeline = pipeline_of(folder / "tokenizer", model=MODEL | facts)
+    with pytest.raises(ConfigError, match=told):
+        run_stage(workspace, pipeline, Selection(data=folder / "lab"), Stage.TRAIN)
+
+
+def test_what_a_model_of_scaled_segments_is_given() -> None:
+    robust = TOKENIZER.model_copy(update={"input": TfDualInputConfig(scaling="robust")})
+    assert input_of(random_tokenizer(robust)) == ModelInput(SFREQ, "segment")
+    assert input_of(small_tokenizer()).unit_volts == "segment"
 
 
 def test_the_signal_is_in_the_unit_of_the_tokenizer_and_rejected_windows_are_silent(
@@ -92,7 +116,9 @@ def test_the_signal_is_in_the_unit_of_the_tokenizer_and_rejected_windows_are_sil
         volts = reader.read_physical(reader.recordings[0].name)
     out = np.empty((4, 9 * HOP), np.float32)
     source.read_signal(0, 4, 13, out)  # over two seams of segments
-    np.testing.assert_allclose(out, volts[4 * HOP : 13 * HOP].T / TOKENIZER.input.unit_volts, rtol=1e-5, atol=1e-6)
+    seen = volts[4 * HOP : 13 * HOP].T / TOKENIZER.input.unit_volts
+    seen[0, 2 * HOP : 8 * HOP] = 0  # the tokenizer had nothing there
+    np.testing.assert_allclose(out, seen, rtol=1e-5, atol=1e-6)
     assert source.code_counts().sum() == 2 * 4 * 30 * 3
 
 

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-WITHOUT_MEANING = frozenset({"chs_info", "input_window_seconds", "sfreq", "s4_d_state"})
-"""Settings of the published class that change nothing there; taken from its configurations and left out."""
+WITHOUT_MEANING = frozenset({"chs_info", "input_window_seconds", "s4_d_state"})
+"""Settings of the published class that are accepted and not kept: they say what others say, or change nothing there."""
+
+INPUT_FACTS = ("sfreq", "unit_volts")
 
 Logits = tuple["Tensor", ...]
 
@@ -51,12 +53,13 @@ class EEGSSM(HubMixin, nn.Module, files="neuromill.models.eegssm_files"):
     Parameters
     ----------
     config
-        Sizes. Or give them by name: ``EEGSSM(num_res_layers=4, pretrain_mode=True)``.
+        Sizes. Or give them by name: ``EEGSSM(num_res_layers=4, pretrain_mode=True)``. All that the published class
+        takes by name is taken: ``chs_info`` counts the channels, ``input_window_seconds`` with ``sfreq`` the samples.
 
     Raises
     ------
     ConfigError
-        Settings that do not fit together or are not known.
+        Settings that do not fit together, contradict each other or are not known.
     """
 
     def __init__(self, config: EEGSSMConfig | None = None, **settings: Any) -> None:
@@ -82,7 +85,12 @@ class EEGSSM(HubMixin, nn.Module, files="neuromill.models.eegssm_files"):
             self.final_layer = classifier(config)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, *, return_features: bool = False
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        usable: Tensor | None = None,
+        return_features: bool = False,
     ) -> Tensor | Logits | Features:
         """Features, code logits or class logits of windows.
 
@@ -92,6 +100,9 @@ class EEGSSM(HubMixin, nn.Module, files="neuromill.models.eegssm_files"):
             float [batch, channel, time] in units of 100 uV: volts times 1e4. Any number of channels and samples.
         mask
             [batch, channel, patch], integer or bool: 1 hides a patch.
+        usable
+            bool [batch, channel, patch]: which patches the ``mean`` classifier averages; None takes all. What is not
+            fit for use goes in as silence. The ``flatten`` classifier takes all of them, as published.
         return_features
             Return what the heads would be given, whatever heads there are.
 
@@ -105,7 +116,7 @@ class EEGSSM(HubMixin, nn.Module, files="neuromill.models.eegssm_files"):
         Raises
         ------
         ConfigError
-            ``x`` has no patch or ``mask`` another shape than its patches; or the model has no head.
+            ``x`` has no patch, ``mask`` or ``usable`` another shape than its patches; or the model has no head.
         """
         features = self.features(x, mask)
         if return_features:
@@ -116,9 +127,15 @@ class EEGSSM(HubMixin, nn.Module, files="neuromill.models.eegssm_files"):
                 return tuple(head(chosen) for head in self.lm_heads)
             return self.lm_head_t(chosen), self.lm_head_f(chosen)
         if self.config.n_outputs:
-            logits: Tensor = self.final_layer(features)
-            return logits
+            return self._classes(features, usable)
         raise ConfigError("this model has no head", next_step="return_features=True, pretrain_mode or reset_head(n)")
+
+    def _classes(self, features: Tensor, usable: Tensor | None) -> Tensor:
+        if usable is not None and usable.shape != features.shape[:3]:
+            raise ConfigError(f"usable is {tuple(usable.shape)} for patches {tuple(features.shape[:3])}")
+        mean = isinstance(self.final_layer, MeanHead)
+        logits: Tensor = self.final_layer(features, usable) if mean else self.final_layer(features)
+        return logits
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Backbone alone: float [batch, channel, patch, out_channels]; see ``forward``."""
@@ -145,6 +162,7 @@ class EEGSSM(HubMixin, nn.Module, files="neuromill.models.eegssm_files"):
 
         ``settings`` may name ``head``, ``n_chans`` and ``n_times``. The code heads go, for nothing would train them.
         """
+        require_same_input(self.config, settings)
         new = {**self.get_config(), **settings, "n_outputs": n_outputs, "pretrain_mode": False}
         self.config = settings_of(new)
         for name in ("lm_head_t", "lm_head_f", "lm_heads", "final_layer"):
@@ -160,8 +178,7 @@ class EEGSSM(HubMixin, nn.Module, files="neuromill.models.eegssm_files"):
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **changes: Any) -> Self:
         """Build a model of random weights from what ``get_config`` gave, of this class or of the published one."""
-        known = {key: _plain(value) for key, value in config.items() if key not in WITHOUT_MEANING}
-        return cls(**known | changes)
+        return cls(**resolved(config) | changes)
 
 
 class ResidualStack(nn.Module):
@@ -192,15 +209,20 @@ class ResidualStack(nn.Module):
 
 
 class MeanHead(nn.Module):
-    """A linear classifier of the mean patch."""
+    """A linear classifier of the mean patch, over those that are fit for use."""
 
     def __init__(self, width: int, n_outputs: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, n_outputs)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[batch, channel, patch, feature] -> [batch, n_outputs]."""
-        logits: Tensor = self.linear(features.mean(dim=(1, 2)))
+    def forward(self, features: Tensor, usable: Tensor | None = None) -> Tensor:
+        """[batch, channel, patch, feature] -> [batch, n_outputs]; ``usable`` is bool [batch, channel, patch]."""
+        if usable is None:
+            pooled = features.mean(dim=(1, 2))
+        else:
+            weight = usable[..., None].to(features.dtype)
+            pooled = (features * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1)
+        logits: Tensor = self.linear(pooled)
         return logits
 
 
@@ -219,17 +241,60 @@ def classifier(config: EEGSSMConfig) -> nn.Module:
 
 
 def settings_of(values: Mapping[str, Any]) -> EEGSSMConfig:
-    """Check settings given by name."""
+    """Check settings given by name; also those that only the published class has."""
     try:
-        return EEGSSMConfig.model_validate(dict(values))
+        return EEGSSMConfig.model_validate(resolved(values))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"settings of EEGSSM: {name}{': ' if name else ''}{first['msg']}") from error
 
 
-def _plain(value: Any) -> Any:
-    """Turn a class of activations into its name (``torch.nn.modules.activation.ReLU`` -> ``ReLU``)."""
-    if isinstance(value, type):
-        return value.__name__
-    return value.rsplit(".", 1)[-1] if isinstance(value, str) else value
+def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the published class as settings of ours: what is said in other words is translated, the rest stays.
+
+    Raises
+    ------
+    ConfigError
+        The number of channels or of samples is given twice, and differently; or one of these is no number or list.
+    """
+    settings = {name: value for name, value in values.items() if name not in WITHOUT_MEANING}
+    if "activation" in settings:
+        settings["activation"] = _name_of(settings["activation"])
+    channels, seconds, sfreq = values.get("chs_info"), values.get("input_window_seconds"), values.get("sfreq")
+    try:
+        if channels is not None:
+            _agree(settings, "n_chans", len(channels), "chs_info")
+        if seconds is not None and sfreq is not None:
+            _agree(settings, "n_times", round(seconds * sfreq), f"input_window_seconds {seconds:g} at sfreq {sfreq:g}")
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"settings of EEGSSM: chs_info, input_window_seconds or sfreq: {error}") from error
+    return settings
+
+
+def _agree(settings: dict[str, Any], name: str, value: int, source: str) -> None:
+    """Take a number that others imply; it must not contradict the one that is given."""
+    if settings.get(name) not in (None, value):
+        raise ConfigError(f"settings of EEGSSM: {name} is {settings[name]}, {source} makes {value}")
+    settings[name] = value
+
+
+def require_same_input(config: EEGSSMConfig, changes: Mapping[str, Any]) -> None:
+    """Refuse another rate or unit than the weights were trained on.
+
+    Raises
+    ------
+    ConfigError
+        ``sfreq`` or ``unit_volts`` of ``changes`` contradict those of ``config``; None contradicts nothing.
+    """
+    given = settings_of({name: changes[name] for name in INPUT_FACTS if name in changes})
+    conflict = config.input.conflict(given.input)
+    if conflict:
+        raise ConfigError(conflict, next_step="these are facts of the weights; prepare the signal as they say")
+
+
+def _name_of(activation: Any) -> Any:
+    """``nn.ReLU``, ``torch.nn.modules.activation.ReLU`` or ``<class '...ReLU'>`` -> ``ReLU``."""
+    if isinstance(activation, type):
+        return activation.__name__
+    return activation.strip("<>'\"").rsplit(".", 1)[-1] if isinstance(activation, str) else activation

@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from neuromill.records import Config
 
 TAPS = 2
 """Taps of each learned piece of a global kernel, before it is stretched."""
+SAME = 1e-6
+"""Rates and units that differ by less, relatively, are the same: one of them went through float32."""
+
+UnitVolts = PositiveFloat | Literal["segment"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """What a model is given: rate in Hz and volts per unit; None where it is not known."""
+
+    sfreq: float | None = None
+    unit_volts: UnitVolts | None = None
+
+    def conflict(self, given: ModelInput) -> str:
+        """Say what of another input contradicts this one; "" where nothing does, or one of the two is not known."""
+        ours, theirs = self.sfreq, given.sfreq
+        if ours is not None and theirs is not None and not math.isclose(ours, theirs, rel_tol=SAME):
+            return f"a signal at {theirs:g} Hz for a model trained at {ours:g} Hz"
+        if self.unit_volts is not None and given.unit_volts is not None and not self._has_unit(given.unit_volts):
+            return f"a signal {_told(given.unit_volts)} for a model trained on one {_told(self.unit_volts)}"
+        return ""
+
+    def _has_unit(self, unit: UnitVolts) -> bool:
+        if isinstance(unit, str) or isinstance(self.unit_volts, str):
+            return unit == self.unit_volts
+        return math.isclose(unit, self.unit_volts or 0.0, rel_tol=SAME)
+
+
+UNKNOWN_INPUT = ModelInput()
+
+
+def _told(unit: UnitVolts) -> str:
+    return "scaled segment by segment" if isinstance(unit, str) else f"in units of {1e6 * unit:g} uV"
 
 
 class EEGSSMConfig(Config):
@@ -22,6 +56,11 @@ class EEGSSMConfig(Config):
         Classes of the classifier; None builds none.
     n_chans, n_times
         Only the ``flatten`` head needs them; the backbone takes any number of channels and patches.
+    sfreq
+        Rate of the signals it was trained on; training takes it from the tokens. None: not known.
+    unit_volts
+        Volts per unit of them; ``segment``: the tokenizer divided each channel of a segment by what it found there.
+        None: not known.
     head
         ``mean``: linear on the mean over channels and patches. ``flatten``: three layers on all patch features, as
         CodeBrain fine-tunes (91 M parameters at 19 channels and 30 patches).
@@ -70,6 +109,8 @@ class EEGSSMConfig(Config):
     n_outputs: int | None = Field(default=None, ge=1)
     n_chans: int | None = Field(default=None, ge=1)
     n_times: int | None = Field(default=None, ge=1)
+    sfreq: PositiveFloat | None = None
+    unit_volts: UnitVolts | None = None
     head: Literal["mean", "flatten"] = "mean"
     pretrain_mode: bool = False
     patch_size: int = Field(default=200, ge=2)
@@ -118,6 +159,11 @@ class EEGSSMConfig(Config):
         if self.n_outputs and self.pretrain_mode:
             raise ValueError("a model answers with code logits (pretrain_mode) or with classes (n_outputs), not both")
         return self
+
+    @property
+    def input(self) -> ModelInput:
+        """Rate and unit of the signals it was trained on."""
+        return ModelInput(self.sfreq, self.unit_volts)
 
     @property
     def embed_dim(self) -> int:

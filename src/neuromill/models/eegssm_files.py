@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from neuromill.hub.mixin import CONFIG, WEIGHTS
-from neuromill.models.eegssm import EEGSSM, WITHOUT_MEANING, settings_of
+from neuromill.models.eegssm import EEGSSM, INPUT_FACTS, require_same_input, resolved, settings_of
 from neuromill.models.eegssm_config import TAPS, EEGSSMConfig
 from neuromill.records import ConfigError
 
@@ -84,16 +84,18 @@ def from_pretrained(folder: str | os.PathLike[str], kind: type[EEGSSM] = EEGSSM,
         Class to build.
     changes
         Settings that shall differ. Heads the folder has and the changed settings do not ask for are left out; heads
-        they ask for and the folder does not have start from random weights.
+        they ask for and the folder does not have start from random weights. ``sfreq`` and ``unit_volts`` of the
+        training may be said of a folder that does not know them.
 
     Raises
     ------
     ConfigError
-        A file is missing, damaged, or of another architecture.
+        A file is missing, damaged, or of another architecture; or the weights know another rate or unit.
     """
     where = Path(folder)
     weights = _read_weights(where / WEIGHTS)
     settings = _read_settings(where / CONFIG)
+    require_same_input(settings_of({name: settings.get(name) for name in INPUT_FACTS}), changes)
     return assemble({**settings, **_exclusive(changes, settings)}, weights, kind, fresh=changes, where=str(where))
 
 
@@ -277,15 +279,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def _of_published_class(document: Mapping[str, Any]) -> dict[str, Any]:
     """Settings in a ``config.json`` that the published class wrote; what is not a setting of ours changes no number."""
-    fields = EEGSSMConfig.model_fields.keys() - WITHOUT_MEANING
-    settings = {key: value for key, value in document.items() if key in fields}
-    settings["activation"] = str(settings.get("activation", "ReLU")).strip("<>'\"").rsplit(".", 1)[-1]
+    settings = {key: value for key, value in resolved(document).items() if key in EEGSSMConfig.model_fields}
     if settings.get("pretrain_mode"):
         settings["n_outputs"] = None
-    if settings.get("n_chans") is None and isinstance(document.get("chs_info"), list):
-        settings["n_chans"] = len(document["chs_info"])
-    if settings.get("n_times") is None and document.get("input_window_seconds") and document.get("sfreq"):
-        settings["n_times"] = round(document["input_window_seconds"] * document["sfreq"])
     complete = settings.get("n_chans") and settings.get("n_times")
     return settings | {"head": "flatten" if complete else "mean"}
 

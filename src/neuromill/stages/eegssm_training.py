@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from neuromill.models.eegssm_config import ModelInput
 from neuromill.stages.identities import prepare_identity
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.sections import eegssm_training
+from neuromill.tokenizers.tfdual_config import TfDualTokenizerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from neuromill.records import Recording
     from neuromill.stages.work import WorkContext
     from neuromill.stages.workspace import Workspace
+    from neuromill.tokenizers.protocol import Tokenizer
     from neuromill.training.store_coded_signals import StoreCodedSignals
 
 
@@ -38,3 +41,11 @@ def open_coded(workspace: Workspace, context: WorkContext, recordings: Sequence[
         pick=lambda one: one.attributes["recording_id"] in wanted,
         parity=eegssm_training(context.pipeline).parity,
     )
+
+
+def input_of(tokenizer: Tokenizer) -> ModelInput:
+    """What a model is given that learns the codes of a tokenizer: signals at its rate, over the divisor it stored."""
+    config = tokenizer.config
+    if isinstance(config, TfDualTokenizerConfig) and config.input.scaling == "fixed":
+        return ModelInput(tokenizer.sfreq, config.input.unit_volts)
+    return ModelInput(tokenizer.sfreq, "segment")

@@ -9,8 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from neuromill.models.eegssm_config import EEGSSMConfig
 from neuromill.records import ConfigError
 from neuromill.stages.channels import channel_table
+from neuromill.stages.eegssm_training import input_of
 from neuromill.stages.sections import eegssm_training, feature_windows
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from neuromill.stages.work import Made, WorkContext
     from neuromill.store.attributes import FeatureAttributes
     from neuromill.store.contents import IndexedRecording
+    from neuromill.tokenizers.protocol import Tokenizer
 
 
 def embed_recording(context: WorkContext, item: WorkItem) -> Made:
@@ -104,8 +107,8 @@ def require_model_for(context: WorkContext, folder: Path) -> None:
     Raises
     ------
     ConfigError
-        It is of another kind than the pipeline trains, whose settings say what the model is given; or a frame of the
-        tokens is no patch of it.
+        It is of another kind than the pipeline trains, whose settings say what the model is given; a frame of the
+        tokens is no patch of it; or it was trained at another rate or on another unit than the tokenizer's.
     """
     document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     kind, wanted = document["architecture"], context.pipeline.train.kind
@@ -115,12 +118,19 @@ def require_model_for(context: WorkContext, folder: Path) -> None:
             where=str(folder),
             next_step=f"take a pipeline whose train.kind is {kind}",
         )
-    if kind == "eegssm" and document["config"]["patch_size"] != context.tokenizer().hop_samples:
+    if kind == "eegssm":
+        _require_same_signals(EEGSSMConfig.model_validate(document["config"]), context.tokenizer(), folder)
+
+
+def _require_same_signals(model: EEGSSMConfig, tokenizer: Tokenizer, folder: Path) -> None:
+    conflict = model.input.conflict(input_of(tokenizer))
+    if model.patch_size != tokenizer.hop_samples:
+        conflict = f"a patch of the model has {model.patch_size} samples, a frame of the tokens {tokenizer.hop_samples}"
+    if conflict:
         raise ConfigError(
-            f"a patch of the model has {document['config']['patch_size']} samples, a frame of the tokens "
-            f"{context.tokenizer().hop_samples}",
+            conflict,
             where=str(folder),
-            next_step="take a model whose patches are the frames of this tokenizer",
+            next_step="take a model that was trained on signals as this tokenizer takes them",
         )
 
 

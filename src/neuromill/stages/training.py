@@ -182,16 +182,16 @@ def _code_learner(workspace: Workspace, context: WorkContext, split: Halves, fol
 
 
 def _signal_learner(workspace: Workspace, context: WorkContext, split: Halves, folder: Path) -> _Learner:
-    from neuromill.stages.eegssm_training import open_coded
+    from neuromill.stages.eegssm_training import input_of, open_coded
     from neuromill.training.eegssm_task import summary, train_eegssm
 
     training = open_coded(workspace, context, split.train)
     held_out = open_coded(workspace, context, split.validation)
-    config = eegssm_training(context.pipeline)
+    config, given = eegssm_training(context.pipeline), input_of(context.tokenizer())
 
     def learn(on_step: Callable[[Progress], None] | None) -> TrainResult[CodesScores]:
         validation = held_out if held_out.recordings else None
-        return train_eegssm(config, training, validation, folder, on_step=on_step)
+        return train_eegssm(config, training, validation, folder, given=given, on_step=on_step)
 
     return _Learner(learn, summary, training.left_out + held_out.left_out)
 

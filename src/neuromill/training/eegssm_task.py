@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from neuromill.models.eegssm import EEGSSM
-from neuromill.models.eegssm_config import EEGSSMConfig
-from neuromill.records import Digest, canonical_json
+from neuromill.models.eegssm_config import UNKNOWN_INPUT, EEGSSMConfig, ModelInput
+from neuromill.records import ConfigError, Digest, canonical_json
 from neuromill.training import loop
 from neuromill.training.coded_loader import CodedLoader, CodedLoaderConfig
 from neuromill.training.coded_signals import check_coded, plan_coded_windows
@@ -41,6 +42,7 @@ def train_eegssm(
     validation: CodedSource | None,
     folder: Path,
     *,
+    given: ModelInput = UNKNOWN_INPUT,
     on_step: Callable[[Progress], None] | None = None,
 ) -> TrainResult[CodesScores]:
     """Train EEGSSM to predict the codes of hidden patches, or continue the run that ``folder`` holds.
@@ -53,16 +55,18 @@ def train_eegssm(
         Recordings to learn from and held-out ones; they share no subject.
     folder
         Gets ``metrics.jsonl``, ``checkpoints/`` and, at the end, ``model/``.
+    given
+        Rate and unit of the signals; kept with the model, so that nothing else is ever read into it.
     on_step
         Called after each step on the first rank.
 
     Raises
     ------
     ConfigError
-        A frame of the tokenizer is no patch of the model, a subject is on both sides of the split, every window is
-        rejected, or ``folder`` holds another run.
+        A frame of the tokenizer is no patch of the model, the settings name another rate or unit, a subject is on both
+        sides of the split, every window is rejected, or ``folder`` holds another run.
     """
-    return loop.train(EEGSSMTask(config, training, validation), folder, on_step=on_step)
+    return loop.train(EEGSSMTask(config, training, validation, given), folder, on_step=on_step)
 
 
 def summary(result: TrainResult[CodesScores]) -> str:
@@ -74,18 +78,28 @@ def summary(result: TrainResult[CodesScores]) -> str:
     return f"{losses}, held out {', '.join(f'{right:.1%} (commonest {most:.1%})' for right, most in shown)}"
 
 
-def model_config(config: EEGSSMConfig, one: CodedRecording) -> EEGSSMConfig:
-    """Give a backbone the code heads of a recording's codes: the published two, or one per quantizer."""
+def model_config(config: EEGSSMConfig, one: CodedRecording, given: ModelInput = UNKNOWN_INPUT) -> EEGSSMConfig:
+    """Give a backbone the code heads of a recording's codes (the published two, or one per quantizer) and its input."""
+    conflict = config.input.conflict(given)
+    if conflict:
+        raise ConfigError(conflict, where="train.model", next_step="leave it out: it is taken from the tokens")
     sizes: dict[str, Any] = {"codebook_size_t": one.codebook_size, "codebook_size_f": one.codebook_size}
     if one.n_quantizers != PUBLISHED_HEADS:
         sizes = {"codebook_sizes": (one.codebook_size,) * one.n_quantizers}
-    return EEGSSMConfig.model_validate({**config.non_defaults(), "pretrain_mode": True, **sizes})
+    facts = {name: value for name, value in asdict(given).items() if value is not None}
+    return EEGSSMConfig.model_validate({**config.non_defaults(), **facts, "pretrain_mode": True, **sizes})
 
 
 class EEGSSMTask:
     """The model, its windows and its scores; a :class:`neuromill.training.task.Task`."""
 
-    def __init__(self, config: EEGSSMTrainConfig, training: CodedSource, validation: CodedSource | None) -> None:
+    def __init__(
+        self,
+        config: EEGSSMTrainConfig,
+        training: CodedSource,
+        validation: CodedSource | None,
+        given: ModelInput = UNKNOWN_INPUT,
+    ) -> None:
         everything = [*training.recordings, *(validation.recordings if validation else ())]
         check_coded(training.recordings, config.model.patch_size)
         if validation is not None:
@@ -94,6 +108,7 @@ class EEGSSMTask:
         self._config, self._training, self._validation = config, training, validation
         self._windows = plan_coded_windows(training, config)
         self._held_out = () if validation is None else plan_coded_windows(validation, config)
+        self._model = model_config(config.model, everything[0], given)
         self._codes = everything[0]
         self.datasets = tuple(sorted({one.dataset for one in everything}))
         self._steps_per_epoch = 1
@@ -114,7 +129,7 @@ class EEGSSMTask:
 
     def build_model(self) -> nn.Module:
         """Make a backbone with the code heads of the tokens."""
-        return EEGSSM(model_config(self._config.model, self._codes))
+        return EEGSSM(self._model)
 
     def train_loader(self, place: Place) -> CodedLoader:
         """Windows in random order, other patches hidden in every epoch."""
