@@ -108,7 +108,9 @@ def test_everything_rejected_is_told(tmp_path: Path) -> None:
                 windows.batch(0)
 
 
-def test_only_fits_on_marked_signals_have_another_name() -> None:
+def test_only_fits_on_marked_signals_have_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that were given before; the readers were those of version 1 then."""
+    monkeypatch.setattr("neuromill.stages.identities.READER_CODE", "1")
     steps = TINY["prepare"]["steps"]
     reject = {"step": "reject", "threshold_volts": 1e-4, "window_seconds": 2}
     marked, plain = tiny_pipeline(prepare={"steps": [*steps, reject]}), tiny_pipeline()

@@ -14,7 +14,8 @@ from neuromill.stages.identities import (
     tokenize_identity,
     train_identity,
 )
-from neuromill.stages.pipeline import Pipeline
+from neuromill.stages.pipeline import Pipeline, load_pipeline
+from neuromill.stages.shipped import find_pipeline
 from support.stages import filtered, tiny_pipeline
 
 STEPS = tiny_pipeline().prepare.model_dump(mode="json")["steps"]
@@ -121,6 +122,14 @@ def test_other_code_of_a_step_nobody_uses_is_not(monkeypatch: pytest.MonkeyPatch
     before = prepare_identity(tiny_pipeline())
     monkeypatch.setattr("neuromill.signals.steps.NotchFilter.code_version", "next")
     assert prepare_identity(tiny_pipeline()) == before
+
+
+def test_other_readers_are_another_identity_of_signals_and_spikes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 2: the slower channels of EDF files had depended on the block they were read in."""
+    pipelines = (tiny_pipeline(), load_pipeline(find_pipeline("ndt3")))
+    now = [prepare_identity(pipeline) for pipeline in pipelines]
+    monkeypatch.setattr("neuromill.stages.identities.READER_CODE", "1")
+    assert not set(now) & {prepare_identity(pipeline) for pipeline in pipelines}
 
 
 def test_what_a_tokenizer_saw_is_part_of_its_name_in_any_order() -> None:

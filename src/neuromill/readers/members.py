@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
 from neuromill.readers.complaints import empty, missing, missing_fact, unsupported
+from neuromill.readers.electrodes import ElectrodeTable
 from neuromill.readers.sidecars import ChannelRow, read_channels, read_json
 
 if TYPE_CHECKING:
@@ -23,11 +24,16 @@ POINTER_PREFIX, POINTER_MAX_BYTES = b"/annex/objects/", 32 * 1024  # git-annex n
 
 @dataclass(frozen=True, slots=True)
 class Sidecars:
-    """What stands beside a recording: merged JSON facts, channel rows, the raw ``events.tsv`` (None where absent)."""
+    """What stands beside a recording.
+
+    Merged JSON facts, channel rows, the raw ``events.tsv`` (None where absent), tables of electrodes in the order of
+    preference.
+    """
 
     facts: dict[str, Any] = field(default_factory=dict)
     channels: tuple[ChannelRow, ...] = ()
     events: bytes | None = None
+    electrodes: tuple[ElectrodeTable, ...] = ()
 
 
 def format_of(recording: Recording) -> str:
@@ -96,7 +102,28 @@ def read_sidecars(recording: Recording, root: Path) -> Sidecars:
         facts,
         read_channels((root / channels[-1]).read_bytes(), channels[-1]) if channels else (),
         (root / events[-1]).read_bytes() if events else None,
+        _electrodes(by_depth, root),
     )
+
+
+def _electrodes(by_depth: list[str], root: Path) -> tuple[ElectrodeTable, ...]:
+    """Tables of electrodes, that of no particular space first, each with the coordinate systems of its space."""
+    nearest = {space_of(path): path for path in by_depth if ends_with(path, "electrodes.tsv")}
+    systems = [path for path in by_depth if ends_with(path, "coordsystem.json")]
+    return tuple(
+        ElectrodeTable(
+            PurePosixPath(path).name,
+            (root / path).read_bytes(),
+            tuple((root / one).read_bytes() for one in systems if space_of(one) == space),
+        )
+        for space, path in sorted(nearest.items())
+    )
+
+
+def space_of(path: str) -> str:
+    """Coordinate space that a file name says (BIDS ``space-``), "" for none."""
+    parts = PurePosixPath(path).name.split("_")
+    return next((part.removeprefix("space-") for part in parts if part.startswith("space-")), "")
 
 
 def is_data_json(path: str) -> bool:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from neuromill.readers.complaints import empty
+from neuromill.readers.electrodes import Places, place_electrodes
 from neuromill.readers.members import Sidecars, check_members, check_subject, format_of, read_sidecars
-from neuromill.readers.plausibility import SECONDS, check_plausible
+from neuromill.readers.plausibility import check_plausible
 from neuromill.readers.protocol import SignalFacts
 from neuromill.readers.raws import OPENERS, damage_as_codes
 from neuromill.readers.sidecars import from_rows, no_events, number, read_events
 from neuromill.readers.tables import channel_table, position_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -28,14 +30,14 @@ if TYPE_CHECKING:
 
 SFREQ_TOLERANCE = 1e-3  # relative: sidecars round (300.3 for 300.307), a wrong rate is further off
 CTF_GRADE_SHIFT = 16
-LOOKS = 4  # places looked at for a unit that cannot be
 
 
 def open_recording(recording: Recording, root: Path) -> SignalRecording:
     """Open a recording for reading; nothing of the signal stays in memory.
 
     Where a sidecar contradicts the file (sampling rate, channels, mains frequency) the measurement wins, except that
-    the sidecar's mains frequency and its bad channels stand; what was not followed is in ``facts.notes``.
+    the sidecar's mains frequency and its bad channels stand; what was not followed is in ``facts.notes``. Single
+    channels whose values cannot be in their unit are bad (``implausible``); more of them fail the recording.
 
     Parameters
     ----------
@@ -55,19 +57,8 @@ def open_recording(recording: Recording, root: Path) -> SignalRecording:
     kind = format_of(recording)
     sidecars = read_sidecars(recording, root)
     signal = MneSignal(recording, kind, OPENERS[kind](recording, root), sidecars, root)
-    _check_units(signal, recording.path)
+    signal.mark_bads(check_plausible(signal, recording.path))
     return signal
-
-
-def _check_units(signal: MneSignal, where: str) -> None:
-    """Look at the first seconds; where a type of channels says nothing there (all flat), look further on."""
-    length = min(signal.n_times, math.ceil(SECONDS * signal.sfreq))
-    silent = frozenset(signal.channels.types)
-    for part in range(LOOKS):
-        start = part * (signal.n_times - length) // LOOKS
-        silent = check_plausible(signal.read(start, start + length), signal.channels, where, silent)
-        if not silent:
-            return
 
 
 class MneSignal:
@@ -81,11 +72,16 @@ class MneSignal:
         self._samples = opened.samples
         self._where, self._folder = recording.path, (root / recording.path).parent
         channels, table_notes = channel_table(raw.info, sidecars.channels, recording.path, opened.units)
-        self._channels = channels.with_bads({channels.names.index(n): why for n, why in opened.bads.items()})
+        channels = channels.with_bads({channels.names.index(n): why for n, why in opened.bads.items()})
+        places = Places(channels.positions, position_frame(raw.info, channels))
+        if not places.frame:  # the file has none
+            places = place_electrodes(channels, sidecars.electrodes)
+            channels = replace(channels, positions=places.positions)
+        self._channels = channels
         self._channels.require_unique_names(recording.path)
         self._events, event_notes = _events(raw, sidecars, self.n_times / self.sfreq)
-        notes = (*opened.notes, *table_notes, *event_notes, *_rate_notes(self.sfreq, sidecars))
-        self._facts = _facts(kind, raw, sidecars, recording, self._channels, notes)
+        notes = (*opened.notes, *table_notes, *places.notes, *event_notes, *_rate_notes(self.sfreq, sidecars))
+        self._facts = _facts(kind, raw, sidecars, recording, places.frame, notes)
 
     @property
     def channels(self) -> ChannelTable:
@@ -111,6 +107,10 @@ class MneSignal:
     def facts(self) -> SignalFacts:
         """What the recording says about itself."""
         return self._facts
+
+    def mark_bads(self, reasons: Mapping[int, str]) -> None:
+        """Channels at these indices are bad for the reason given; earlier reasons stay."""
+        self._channels = self._channels.with_bads(reasons)
 
     def read(self, start: int, stop: int, picks: Sequence[int] | None = None) -> NDArray[np.float64]:
         """Samples ``start`` to ``stop`` as float64 [channel, time] in SI units.
@@ -164,7 +164,7 @@ def _rate_notes(sfreq: float, sidecars: Sidecars) -> tuple[str, ...]:
 
 
 def _facts(
-    kind: str, raw: Any, sidecars: Sidecars, recording: Recording, channels: ChannelTable, notes: tuple[str, ...]
+    kind: str, raw: Any, sidecars: Sidecars, recording: Recording, frame: str, notes: tuple[str, ...]
 ) -> SignalFacts:
     info, stated = raw.info, sidecars.facts
     in_file, in_sidecar = number(info.get("line_freq")), number(stated.get("PowerLineFrequency"))
@@ -179,7 +179,7 @@ def _facts(
         reference=next((str(stated[key]) for key in ("EEGReference", "iEEGReference") if key in stated), ""),
         sss_applied=_sss_applied(info),
         compensation_grade=max((int(ch["coil_type"]) >> CTF_GRADE_SHIFT for ch in info["chs"]), default=0),
-        position_frame=position_frame(info, channels),
+        position_frame=frame,
         dev_head_t=_transform(info.get("dev_head_t")),
         notes=notes,
     )

@@ -39,7 +39,8 @@ class SignalFacts:
         CTF gradient compensation of the stored samples, 0 for none.
     position_frame
         Frame of the channel positions: ``device`` (MEG, and EEG where the head position is known), ``head``
-        (EEG alone), "" where no channel has a position.
+        (EEG alone); of positions out of ``electrodes.tsv`` what ``coordsystem.json`` calls it in lower case (``acpc``,
+        ``ctf``; CapTrak is ``head``), ``unknown`` where it does not; "" where no channel has a position.
     dev_head_t
         4 x 4 transform from device to head coordinates, None where the file has none.
     notes
