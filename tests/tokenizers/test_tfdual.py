@@ -10,6 +10,7 @@ from neuromill.tokenizers.encoding import encode_segments, grid_for
 from neuromill.tokenizers.files import from_pretrained, open_tokenizer, save_pretrained
 from neuromill.tokenizers.metrics import evaluate
 from neuromill.tokenizers.protocol import RowTokenizer, Tokenizer
+from neuromill.tokenizers.rejection import Rejection
 from neuromill.tokenizers.tfdual import scale_windows
 from neuromill.tokenizers.tfdual_config import TfDualInputConfig, TfDualTokenizerConfig
 from neuromill.tokenizers.tfdual_network import TfDual
@@ -126,6 +127,20 @@ def test_bad_and_damaged_channels_are_zeros_and_marked(tokenizer, signal):
         assert np.array_equal(part.codes, zeroed.codes)
         assert np.isnan(part.scale).tolist() == [i == 3 for i in range(8)]
     assert_same(holed[1], encode(tokenizer, signal)[1])  # damaged in the first window only
+
+
+def test_what_is_rejected_counts_as_missing(tokenizer, signal):
+    """From a sample before the third window to the second of the fifth, on one channel; nothing of it is seen."""
+    marks = np.zeros((len(signal), 8), bool)
+    marks[2 * WINDOW - 1 : 4 * WINDOW + 2, 3] = True
+    missing, huge = signal.copy(), signal.copy()
+    missing[marks], huge[marks] = np.nan, 1.0
+    config = TokenizeConfig(rows_per_forward=16)
+    segments = grid_for(tokenizer, config, len(signal)).segments
+    found = encode_segments(tokenizer, lambda a, b: huge[a:b], segments, config, table(), Rejection(marks, 1))
+    for i, (part, other) in enumerate(zip(found, encode(tokenizer, missing), strict=True)):
+        assert_same(part, other)
+        assert np.isnan(part.scale[3]) == (1 <= i <= 4)
 
 
 def test_any_montage_in_groups():
