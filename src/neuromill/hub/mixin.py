@@ -155,8 +155,11 @@ def folder_of(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | None = None,
     local_files_only: bool = False,
+    absent: str = "no such folder",
 ) -> Path:
     """Folder with the files of a model: ``source`` itself, or a snapshot of the repository it names.
+
+    ``absent`` is what to say where ``source`` is neither.
 
     Raises
     ------
@@ -167,7 +170,7 @@ def folder_of(
     if folder.is_dir():
         return folder
     if isinstance(source, Path) or not REPOSITORY.fullmatch(str(source)):
-        raise ConfigError("no such folder", where=str(source), next_step="check the path")
+        raise ConfigError(absent, where=str(source), next_step="check the path")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import pickle
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from neuromill.hub.disk import flush, load_plain
 from neuromill.models.config import CrissCrossConfig
 from neuromill.models.criss_cross import CrissCross
 from neuromill.models.eegssm import EEGSSM
@@ -26,6 +24,7 @@ from neuromill.models.ndt3_config import Ndt3Config
 from neuromill.records import Config, ConfigError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
     from torch import Tensor
@@ -77,7 +76,7 @@ def save_pretrained(model: nn.Module, folder: Path) -> None:
     temporary.mkdir(parents=True)
     _write_files(model, temporary)
     temporary.rename(folder)
-    _flush(folder.parent)
+    flush(folder.parent)
 
 
 def is_complete(folder: str | os.PathLike[str]) -> bool:
@@ -95,7 +94,7 @@ def _write_files(model: nn.Module, folder: Path) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     temporary = folder / f".{WEIGHTS}.tmp"
     save_file(weights, temporary)
-    _flush(temporary)
+    flush(temporary)
     temporary.replace(folder / WEIGHTS)
     document = {
         "architecture": _architecture_of(type(model)).name,
@@ -104,17 +103,9 @@ def _write_files(model: nn.Module, folder: Path) -> None:
     }
     temporary = folder / f".{CONFIG}.tmp"
     temporary.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
-    _flush(temporary)
+    flush(temporary)
     temporary.replace(folder / CONFIG)
-    _flush(folder)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(folder)
 
 
 @overload
@@ -177,26 +168,14 @@ def import_published(
         The file holds anything but tensors and plain values, or no such model.
     """
     where = str(path)
-    state = _state_dict(_load_plain(where), where)
+    content = load_plain(
+        path, "where you trust its origin, save its 'state_dict' alone: torch.save({'state_dict': ...})"
+    )
+    state = _state_dict(content, where)
     tokenizer = {k.removeprefix("tokenizer."): v for k, v in state.items() if k.startswith("tokenizer.")}
     weights = {k: v for k, v in state.items() if not k.startswith("tokenizer.") and ".rope_embedding_layer." not in k}
     config = _config_from_shapes(weights, n_heads=n_heads, parity=parity, where=where)
     return PublishedCheckpoint(_assemble(CrissCross(config), weights, where=where), tokenizer)
-
-
-def _load_plain(where: str) -> Any:
-    try:
-        return torch.load(where, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        foreign = re.findall(r"GLOBAL ([\w.]+)", str(error))
-        what = f"objects of type {foreign[0]}" if foreign else "something that is not a checkpoint"
-        raise ConfigError(
-            f"the file holds {what}; only tensors and plain values are loaded, because anything else may run code",
-            where=where,
-            next_step="where you trust its origin, save its 'state_dict' alone: torch.save({'state_dict': ...})",
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ConfigError(f"checkpoint cannot be read: {error}", where=where) from error
 
 
 def _state_dict(document: Any, where: str) -> dict[str, Tensor]:

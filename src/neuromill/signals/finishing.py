@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
@@ -11,8 +11,11 @@ from neuromill.records import ConfigError, FailureCode, RecordingError
 from neuromill.signals.eeg_steps import Crop, ExpectAmplitude, Reference, Reject
 from neuromill.signals.rejection import (
     WindowWatch,
+    good_voltages,
     judge,
     require_amplitude,
+    require_not_averaged,
+    require_one_unit,
     typical_amplitude,
     voltages,
     window_length,
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from neuromill.signals.base_step import BaseStep
     from neuromill.signals.quality import ChainReport
 
+S = TypeVar("S", Reference, Crop, Reject, ExpectAmplitude)
 Trailing = Reference | Crop | Reject | ExpectAmplitude
 """Steps that see what the filters made."""
 LOOKING = (Reject, ExpectAmplitude)
@@ -64,19 +68,13 @@ class Finish:
             ``too_short``: trimming leaves nothing.
         """
         _require_order(steps)
-        found = {type(step): step for step in steps}
-        for kind in LOOKING:
-            if kind in found:
-                voltages(channels, str(getattr(found[kind], "step", "")))
-        crop, reject, expect = found.get(Crop), found.get(Reject), found.get(ExpectAmplitude)
-        start, stop = _kept(crop, sfreq, n_times, where) if isinstance(crop, Crop) else (0, n_times)
-        return cls(
-            start,
-            stop,
-            averaged=_averaged(channels) if Reference in found else (),
-            reject=reject if isinstance(reject, Reject) else None,
-            expect=expect if isinstance(expect, ExpectAmplitude) else None,
-        )
+        crop, reject, expect = _found(steps, Crop), _found(steps, Reject), _found(steps, ExpectAmplitude)
+        for look in (reject, expect):
+            if look is not None:
+                voltages(channels, look.step)
+        start, stop = _kept(crop, sfreq, n_times, where) if crop is not None else (0, n_times)
+        averaged = _averaged(channels) if _found(steps, Reference) is not None else ()
+        return cls(start, stop, averaged, reject, expect)
 
     @property
     def n_times(self) -> int:
@@ -93,6 +91,8 @@ class Finishing:
         self._averaged = np.array(finish.averaged, dtype=np.intp)
         self._reject = self._watch(finish.reject, sfreq)
         self._expect = self._watch(finish.expect, sfreq)
+        # An average spreads what one channel has too much over all of them: compare them before it.
+        self._before = self._watch(finish.expect if finish.averaged else None, sfreq)
 
     def take(self, block: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return what stays of the next block [channel, time]; it may be empty."""
@@ -101,6 +101,8 @@ class Finishing:
         self._seen += block.shape[1]
         block = block[:, start:stop]
         if self._averaged.size:
+            if self._before is not None:
+                self._before.see(block.astype(np.float32))
             block = block - block[self._averaged].mean(axis=0)
         made = block.astype(np.float32)
         for watch in (self._reject, self._expect):
@@ -114,22 +116,36 @@ class Finishing:
         Raises
         ------
         RecordingError
-            ``unit_conflict``: the amplitudes are not those the steps expect.
+            ``unit_conflict``: the amplitudes are not those the steps expect, or not of one order of magnitude.
         """
         finish = self._finish
         if finish.expect is not None and self._expect is not None:
-            typical = typical_amplitude(self._expect, self._channels, report.bads)
+            good = good_voltages(self._channels, report.bads)
+            typical = typical_amplitude(self._expect, good)
             require_amplitude(finish.expect, typical, self._where)
-            report = replace(report, typical_volts=typical)
+            report = replace(report, bads={**report.bads, **self._apart(finish.expect, good)}, typical_volts=typical)
         if finish.reject is not None and self._reject is not None:
             report = replace(report, rejection=judge(finish.reject, self._reject, self._channels))
         return report
+
+    def _apart(self, expect: ExpectAmplitude, good: list[int]) -> dict[int, str]:
+        watch = self._before or self._expect
+        if watch is None:
+            return {}
+        found = require_one_unit(expect, watch, self._channels, good, self._where)
+        if self._before is not None:
+            require_not_averaged(expect, found, self._before, self._channels, self._where)
+        return found
 
     def _watch(self, step: Reject | ExpectAmplitude | None, sfreq: float) -> WindowWatch | None:
         if step is None:
             return None
         samples = window_length(step.window_seconds, sfreq)
         return WindowWatch(len(self._channels), self._finish.n_times, samples)
+
+
+def _found(steps: Sequence[BaseStep], kind: type[S]) -> S | None:
+    return next((step for step in steps if isinstance(step, kind)), None)
 
 
 def _require_order(steps: Sequence[BaseStep]) -> None:

@@ -9,8 +9,6 @@ Nothing is unpickled without restriction: weights are safetensors, foreign check
 from __future__ import annotations
 
 import json
-import os
-import pickle
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,6 +19,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from neuromill.hub.disk import flush, load_plain
+from neuromill.hub.mixin import folder_of
 from neuromill.records import ConfigError
 from neuromill.tokenizers.biocodec import BioCodec
 from neuromill.tokenizers.config import BioCodecConfig, NormalizationConfig, TokenizerConfig
@@ -46,13 +46,6 @@ COMPILED = "_orig_mod."
 """What ``torch.compile`` puts into names."""
 OWNER = "tokenizer."
 """Where a MEG-XL model keeps its codec."""
-
-
-UNPICKLING_ERRORS = (
-    OSError, RuntimeError, EOFError, ValueError, IndexError, KeyError, TypeError, AttributeError,
-    pickle.UnpicklingError,
-)  # fmt: skip
-"""What torch's restricted unpickler was seen to raise on truncated and foreign files."""
 
 
 def save_pretrained(tokenizer: Tokenizer, folder: Path, *, facts: Mapping[str, Any] | None = None) -> Path:
@@ -94,10 +87,10 @@ def save_pretrained(tokenizer: Tokenizer, folder: Path, *, facts: Mapping[str, A
         save_file(_plain(tokenizer.state()), temporary / WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False)
         (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
-        _sync(temporary / WEIGHTS, temporary / CONFIG, temporary)
+        flush(temporary / WEIGHTS, temporary / CONFIG, temporary)
         temporary.chmod(0o755)
         temporary.rename(folder)
-        _sync(folder.parent)
+        flush(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
@@ -177,7 +170,7 @@ def import_published(
     ConfigError
         If the file cannot be read without unrestricted unpickling, or names or shapes differ from ``config``.
     """
-    content = _load_safely(path, "only tensors and plain values are accepted: save the state dict on its own")
+    content = load_plain(path, "only tensors and plain values are accepted: save the state dict on its own")
     network = config or BioCodecConfig()
     codec = _codec_with(network, codec_state(content, str(path)), str(path))
     settings = TokenizerConfig(network=network, normalization=normalization or NormalizationConfig())
@@ -201,25 +194,14 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     torch.save(dict(state), temporary)
-    _sync(temporary)
+    flush(temporary)
     temporary.replace(path)
-    _sync(path.parent)
+    flush(path.parent)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read back ``save_checkpoint``; refuses anything that is not tensors and plain values."""
-    return dict(_load_safely(path, "delete it to start over"))
-
-
-def _load_safely(path: Path, next_step: str) -> Any:
-    """Unpickle tensors and plain values, nothing else."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UNPICKLING_ERRORS as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            f"not a file that can be read safely: {reason}", where=str(path), next_step=next_step
-        ) from error
+    return dict(load_plain(path, "delete it to start over"))
 
 
 def _strip(name: str) -> str:
@@ -316,37 +298,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _folder_of(source: str | Path, revision: str | None) -> Path:
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    text = str(source)
-    if isinstance(source, Path) or text.count("/") != 1 or text.startswith((".", "/", "~")):
-        raise ConfigError("there is no tokenizer folder", where=text, next_step="check the path")
-    return _snapshot(text, revision)
-
-
-def _snapshot(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=[WEIGHTS, CONFIG]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise ConfigError(
-            "neither a folder nor a repository that can be reached",
-            where=f"{repository}@{revision or 'main'}",
-            next_step="check the name and the network, or give a folder",
-        ) from error
+    return folder_of(source, revision=revision, absent="there is no tokenizer folder")
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-
-
-def _sync(*paths: Path) -> None:
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
