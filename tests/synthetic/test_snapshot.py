@@ -1,7 +1,9 @@
 """The synthetic snapshot, read back the way a user reads OpenNeuro."""
 
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mne
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 from neuromill.records import ConfigError, Manifest
 from neuromill.sources.cache import RawCache
 from neuromill.sources.opening import Endpoints, open_source
-from neuromill.synthetic.snapshot import SnapshotPlace, SnapshotSpec, write_snapshot
+from neuromill.synthetic.repository import SnapshotPlace
+from neuromill.synthetic.snapshot import SnapshotSpec, write_snapshot
 
 SPEC = SnapshotSpec(seconds=30.0)
 
@@ -105,3 +108,24 @@ def test_a_second_snapshot_in_one_place_is_refused(tmp_path: Path) -> None:
     write_snapshot(tmp_path, spec)
     with pytest.raises(ConfigError, match="already"):
         write_snapshot(tmp_path, spec)
+
+
+def test_a_snapshot_that_was_begun_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = SnapshotSpec(subjects=1, runs=1, seconds=5.0)
+    run, calls = subprocess.run, []
+
+    def killed(command: list[str], **options: Any) -> Any:
+        calls.append(command)
+        if "fast-import" in command:
+            raise KeyboardInterrupt
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_snapshot(tmp_path / "snapshot", spec)
+    monkeypatch.undo()
+    assert len(calls) == 3
+    assert not SnapshotPlace(tmp_path / "snapshot", spec.dataset, spec.version).repository.exists()
+    place = write_snapshot(tmp_path / "snapshot", spec)
+    assert [path.name for path in place.repository.parent.iterdir()] == [f"{spec.dataset}.git"]
+    assert len(read_back(tmp_path, place).manifest.files) > 5

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from neuromill.stages.choosing import choose
-from neuromill.stages.contexts import done_recordings, work_context
-from neuromill.stages.demonstration import Measured, metrics_of
+from neuromill.stages.contexts import done_recordings
+from neuromill.stages.demo_snapshots import fidelity_lines, fidelity_problems, snapshot_workspace, tokenizer_facts
+from neuromill.stages.demonstration import Measured, loss_facts, loss_line, loss_problems, metrics_of
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.selection import Selection
-from neuromill.stages.workspace import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from neuromill.stages.compared import Compared, Comparison
     from neuromill.stages.outcomes import StageResult
     from neuromill.stages.pipeline import Pipeline
     from neuromill.stages.settings import Settings
+    from neuromill.stages.workspace import Workspace
 
 SNAPSHOT = "eeg-snapshot"
 CODEBOOKS = ("temporal", "frequency")
@@ -33,7 +33,6 @@ class EegRoad:
     name = "eeg"
     pipeline = "demo-eeg"
     dataset = "ds999003"
-    until: Stage | None = None
 
     def plan(self) -> str:
         """Say what would be written."""
@@ -41,32 +40,22 @@ class EegRoad:
 
         return f"a synthetic OpenNeuro snapshot of {EegSnapshotSpec().subjects} EEG recordings"
 
-    @contextmanager
-    def archive(self, settings: Settings) -> Iterator[Workspace]:
+    def archive(self, settings: Settings) -> AbstractContextManager[Workspace]:
         """Give a workspace whose OpenNeuro is a snapshot in the home folder, written if it is not there yet."""
         from neuromill.synthetic.eeg_snapshot import EegSnapshotSpec, write_eeg_snapshot
+        from neuromill.synthetic.repository import SnapshotPlace
 
-        folder = settings.home / SNAPSHOT
-        place = folder / "place.json"
-        if not place.is_file():
-            written = write_eeg_snapshot(folder, EegSnapshotSpec())
-            place.write_text(json.dumps({"git_url": written.git_url, "bucket_url": written.bucket_url}))
-        endpoints = settings.endpoints.model_copy(update=json.loads(place.read_text()))
-        yield Workspace(settings.model_copy(update={"endpoints": endpoints}))
+        spec = EegSnapshotSpec()
+        place = SnapshotPlace(settings.home / SNAPSHOT, spec.dataset, spec.version)
+        return snapshot_workspace(settings, place, partial(write_eeg_snapshot, spec=spec))
 
     def measure(self, workspace: Workspace, pipeline: Pipeline, results: tuple[StageResult, ...]) -> Measured:
         """Rejected windows, use of both codebooks, reconstruction, fixed tokenizers beside it, and the training."""
         from neuromill.stages.comparing import compare_tokenizers
 
-        quality, codebook_size = _quality(workspace, pipeline)
         comparison = compare_tokenizers(workspace, (pipeline,), Selection(), BASELINES, n_windows=COMPARED_WINDOWS)
-        usage = quality["usage"]
         facts = {
-            "codebook_size": codebook_size,
-            "perplexity": list(usage["perplexity"]),
-            "used_share": list(usage["used_share"]),
-            "dominant_share": list(usage["dominant_share"]),
-            **{name: quality[name] for name in ("correlation", "si_sdr_db", "mse", "baseline_mse")},
+            **tokenizer_facts(workspace, pipeline),
             "rejection": _rejection(workspace, pipeline),
             "comparison": comparison.as_dict(),
             **_training(metrics_of(workspace, results)),
@@ -75,11 +64,9 @@ class EegRoad:
 
 
 def _training(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    losses = [row["loss"] for row in rows if row["kind"] == "train"]
     held_out = [row for row in rows if row["kind"] == "validation"][-1]
     return {
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
+        **loss_facts(rows),
         "validation_accuracy": held_out["per_quantizer"],
         "commonest_share": held_out["commonest"],
     }
@@ -89,7 +76,7 @@ def _learnt(facts: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     right = zip(CODEBOOKS, facts["validation_accuracy"], facts["commonest_share"], strict=True)
     shown = ", ".join(f"{name} {100 * share:.1f} % (commonest {100 * most:.1f} %)" for name, share, most in right)
     return (
-        ("training loss", f"{facts['first_loss']:.3f} -> {facts['last_loss']:.3f}"),
+        loss_line(facts),
         ("masked codes predicted, held-out subject", shown),
     )
 
@@ -106,9 +93,7 @@ def _lines(facts: dict[str, Any]) -> tuple[tuple[str, str], ...]:
             (f"{name} codebook", f"perplexity {p:.0f} of {size}, {100 * used:.0f} % used, commonest {100 * most:.1f} %")
             for name, p, used, most in columns
         ),
-        ("reconstruction correlation", f"{facts['correlation']:.3f} (predicting the mean: 0)"),
-        ("reconstruction SI-SDR", f"{facts['si_sdr_db']:.2f} dB"),
-        ("reconstruction error", f"{facts['mse']:.4f} (predicting the mean: {facts['baseline_mse']:.4f})"),
+        *fidelity_lines(facts),
     )
 
 
@@ -125,24 +110,9 @@ def _score(one: Compared) -> str:
 
 
 def _problems(facts: dict[str, Any]) -> tuple[str, ...]:
-    problems = []
-    if not facts["mse"] < facts["baseline_mse"]:
-        problems.append(
-            f"the reconstruction (error {facts['mse']:.4f}) is no better than the mean ({facts['baseline_mse']:.4f})"
-        )
-    if not facts["last_loss"] < facts["first_loss"]:
-        problems.append(f"the training loss did not go down ({facts['first_loss']:.3f} -> {facts['last_loss']:.3f})")
-    if not 0 < facts["rejection"]["share"] < 1:
-        problems.append(f"the share of rejected windows is {facts['rejection']['share']:.3f}")
-    return tuple(problems)
-
-
-def _quality(workspace: Workspace, pipeline: Pipeline) -> tuple[dict[str, Any], int]:
-    from neuromill.tokenizers.files import read_facts
-
-    context = work_context(workspace, pipeline, choose(workspace, pipeline, Selection()), Stage.TOKENIZE)
-    quality: dict[str, Any] = read_facts(context.tokenizer_source)["quality"]
-    return quality, pipeline.tokenizer.codebook_size  # type: ignore[union-attr]  # a road of signals
+    problems = (*loss_problems(facts), *fidelity_problems(facts))
+    share = facts["rejection"]["share"]
+    return problems if 0 < share < 1 else (*problems, f"the share of rejected windows is {share:.3f}")
 
 
 def _rejection(workspace: Workspace, pipeline: Pipeline) -> dict[str, Any]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from neuromill.stages.demonstration import Measured, metrics_of
-from neuromill.stages.workspace import Workspace
+from neuromill.stages.demonstration import Measured, loss_facts, loss_line, loss_problems, metrics_of, workspace_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from neuromill.stages.outcomes import Stage, StageResult
+    from neuromill.stages.outcomes import StageResult
     from neuromill.stages.pipeline import Pipeline
     from neuromill.stages.settings import Settings
+    from neuromill.stages.workspace import Workspace
     from neuromill.synthetic.nwb import SessionsSpec
 
 ASSETS = "dandi-assets"
@@ -27,7 +27,6 @@ class SpikeRoad:
     name = "spikes"
     pipeline = "demo-spikes"
     dataset = "999002"
-    until: Stage | None = None
 
     def plan(self) -> str:
         """Say what would be written."""
@@ -43,34 +42,33 @@ class SpikeRoad:
 
         spec = SessionsSpec()
         files = _written(settings.home / ASSETS, spec)
-        with DandiArchive({spec.dandiset: {spec.version: files}}) as server:
-            endpoints = settings.endpoints.model_copy(update={"dandi_url": server.url})
-            yield Workspace(settings.model_copy(update={"endpoints": endpoints}))
+        with (
+            DandiArchive({spec.dandiset: {spec.version: files}}) as server,
+            workspace_at(settings, dandi_url=server.url) as workspace,
+        ):
+            yield workspace
 
     def measure(self, workspace: Workspace, pipeline: Pipeline, results: tuple[StageResult, ...]) -> Measured:  # noqa: ARG002
         """R2 of decoded velocity on held-out blocks, beside ridge."""
         rows = metrics_of(workspace, results)
-        losses = [row["loss"] for row in rows if row["kind"] == "train"]
         r2 = [row["r2"] for row in rows if row["kind"] == "validation"]
         ridge = [row["r2"] for row in rows if row["kind"] == "baseline" and row["split"] != "test"]
-        facts = {"first_loss": losses[0], "last_loss": losses[-1], "r2": r2[-1], "ridge_r2": ridge[-1]}
+        facts = loss_facts(rows) | {"r2": r2[-1], "ridge_r2": ridge[-1]}
         return Measured(_lines(facts), facts, _problems(facts))
 
 
 def _lines(facts: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return (
-        ("training loss", f"{facts['first_loss']:.3f} -> {facts['last_loss']:.3f}"),
+        loss_line(facts),
         ("decoded velocity, held-out blocks", f"R2 {facts['r2']:.3f} (ridge {facts['ridge_r2']:.3f}, the mean 0)"),
     )
 
 
 def _problems(facts: dict[str, Any]) -> tuple[str, ...]:
-    problems = []
-    if not facts["last_loss"] < facts["first_loss"]:
-        problems.append(f"the training loss did not go down ({facts['first_loss']:.3f} -> {facts['last_loss']:.3f})")
-    if not facts["r2"] > BEATS_CHANCE:
-        problems.append(f"the decoder (R2 {facts['r2']:.3f}) does not clearly beat chance ({BEATS_CHANCE})")
-    return tuple(problems)
+    problems = loss_problems(facts)
+    if facts["r2"] > BEATS_CHANCE:
+        return problems
+    return (*problems, f"the decoder (R2 {facts['r2']:.3f}) does not clearly beat chance ({BEATS_CHANCE})")
 
 
 def _written(folder: Path, spec: SessionsSpec) -> dict[str, Path]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from neuromill.records import ConfigError, NeuroMillError
 from neuromill.stages.looking import list_stores
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.refreshing import refresh
-from neuromill.stages.running import run_pipeline
+from neuromill.stages.running import PIPELINE_STAGES, run_pipeline
 from neuromill.stages.selection import Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
-    from typing import Any
 
     from neuromill.stages.looking import StoreSummary
     from neuromill.stages.outcomes import StageResult
@@ -87,8 +87,6 @@ class Road(Protocol):
     pipeline: str
     """Name of the shipped pipeline it runs."""
     dataset: str
-    until: Stage | None
-    """Last stage it walks; None walks all of them."""
 
     def plan(self) -> str:
         """Say in a sentence what would be written."""
@@ -117,6 +115,8 @@ def demonstrate(road: Road, workspace: Workspace, pipeline: Pipeline, report: Re
     ------
     ConfigError
         The pipeline is about other data.
+    NeuroMillError
+        A stage left nothing for the next one.
     """
     from neuromill.stages.reporting import write_report
 
@@ -127,7 +127,8 @@ def demonstrate(road: Road, workspace: Workspace, pipeline: Pipeline, report: Re
             next_step="use `neuromill run` for others",
         )
     refreshed = refresh(workspace, workspace.dataset(road.dataset))
-    results = run_pipeline(workspace, pipeline, Selection(), until=road.until, report=report)
+    results = run_pipeline(workspace, pipeline, Selection(), report=report)
+    _require_end(road, results)
     prepared, tokens = (_store_of(workspace, results, stage) for stage in (Stage.PREPARE, Stage.TOKENIZE))
     return Demonstration(
         road=road.name,
@@ -143,10 +144,50 @@ def demonstrate(road: Road, workspace: Workspace, pipeline: Pipeline, report: Re
     )
 
 
+@contextmanager
+def workspace_at(settings: Settings, **endpoints: str) -> Iterator[Workspace]:
+    """Workspace of these settings with some archives at other addresses."""
+    from neuromill.stages.workspace import Workspace
+
+    there = settings.endpoints.model_copy(update=endpoints)
+    workspace = Workspace(settings.model_copy(update={"endpoints": there}))
+    try:
+        yield workspace
+    finally:
+        workspace.close()
+
+
 def metrics_of(workspace: Workspace, results: tuple[StageResult, ...]) -> list[dict[str, Any]]:
     """Lines of the metrics file of the run that ended a road."""
     file = workspace.run_folder(results[-1].identity) / "metrics.jsonl"
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def loss_facts(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """First and last training loss among lines of a metrics file."""
+    losses = [row["loss"] for row in rows if row["kind"] == "train"]
+    return {"first_loss": losses[0], "last_loss": losses[-1]}
+
+
+def loss_line(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Where the training loss began and ended."""
+    return ("training loss", f"{facts['first_loss']:.3f} -> {facts['last_loss']:.3f}")
+
+
+def loss_problems(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Complain about a training that learned nothing."""
+    if facts["last_loss"] < facts["first_loss"]:
+        return ()
+    return (f"the training loss did not go down ({facts['first_loss']:.3f} -> {facts['last_loss']:.3f})",)
+
+
+def _require_end(road: Road, results: tuple[StageResult, ...]) -> None:
+    last = results[-1]
+    if last.stage is not PIPELINE_STAGES[-1]:
+        raise NeuroMillError(
+            f"the demo ({road.name}) ended with {last.stage.value}: {last.note}",
+            next_step="`neuromill status` names the failures, `neuromill doctor` what is missing here",
+        )
 
 
 def _store_of(workspace: Workspace, results: tuple[StageResult, ...], stage: Stage) -> StoreSummary:

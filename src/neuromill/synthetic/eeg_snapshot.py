@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from neuromill.records import Config, ConfigError, check_name
+from neuromill.records import Config
 from neuromill.synthetic import eeg
 from neuromill.synthetic.edf import write_edf
-from neuromill.synthetic.repository import SnapshotWriter
+from neuromill.synthetic.repository import SnapshotPlace, SnapshotWriter
 from neuromill.synthetic.sidecars import CHANGES, document, participants, table
-from neuromill.synthetic.snapshot import SnapshotPlace
 
 if TYPE_CHECKING:
     from neuromill.synthetic.eeg import Person
@@ -48,21 +47,16 @@ def write_eeg_snapshot(folder: Path, spec: EegSnapshotSpec) -> SnapshotPlace:
     ConfigError
         ``folder`` holds a snapshot already, or git is missing.
     """
-    check_name(spec.dataset)
-    check_name(spec.version)
-    repository = folder / "git" / f"{spec.dataset}.git"
-    if repository.exists():
-        raise ConfigError("a snapshot is there already", where=str(folder), next_step="choose an empty folder")
-    writer = SnapshotWriter(spec.dataset, spec.version, folder / "objects")
+    place = SnapshotPlace(folder, spec.dataset, spec.version)
+    writer = SnapshotWriter(place)
     subjects = [f"{number:02d}" for number in range(1, spec.subjects + 1)]
     _write_dataset_files(writer, spec, subjects)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as scratch:
         for number, subject in enumerate(subjects):
             _write_subject(writer, spec, subject, Path(scratch), pointer=number % 2 == 1)
-    writer.write(repository)
-    root = folder.resolve().as_uri()
-    return SnapshotPlace(spec.dataset, spec.version, root + "/git/{dataset}.git", root + "/objects")
+    writer.write()
+    return place
 
 
 def _write_dataset_files(writer: SnapshotWriter, spec: EegSnapshotSpec, subjects: list[str]) -> None:

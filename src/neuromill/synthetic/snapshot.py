@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from neuromill.records import Config, ConfigError, check_name
+from neuromill.records import Config
 from neuromill.synthetic import brain, sidecars
-from neuromill.synthetic.repository import SnapshotWriter
+from neuromill.synthetic.repository import SnapshotPlace, SnapshotWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,16 +37,6 @@ class SnapshotSpec(Config):
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotPlace:
-    """Where a snapshot was written, as addresses a source takes; ``git_url`` holds ``{dataset}``."""
-
-    dataset: str
-    version: str
-    git_url: str
-    bucket_url: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Run:
     subject: str
     run: str
@@ -67,20 +57,15 @@ def write_snapshot(folder: Path, spec: SnapshotSpec) -> SnapshotPlace:
     ConfigError
         ``folder`` holds a snapshot already, or git is missing.
     """
-    check_name(spec.dataset)
-    check_name(spec.version)
-    repository = folder / "git" / f"{spec.dataset}.git"
-    if repository.exists():
-        raise ConfigError("a snapshot is there already", where=str(folder), next_step="choose an empty folder")
-    writer = SnapshotWriter(spec.dataset, spec.version, folder / "objects")
+    place = SnapshotPlace(folder, spec.dataset, spec.version)
+    writer = SnapshotWriter(place)
     _write_dataset_files(writer, spec)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as scratch:
         for number, run in enumerate(_runs(spec)):
             _write_run(writer, spec, run, number, Path(scratch))
-    writer.write(repository)
-    root = folder.resolve().as_uri()
-    return SnapshotPlace(spec.dataset, spec.version, root + "/git/{dataset}.git", root + "/objects")
+    writer.write()
+    return place
 
 
 def _runs(spec: SnapshotSpec) -> Iterator[_Run]:
