@@ -64,6 +64,14 @@ def test_every_page_is_in_the_index_or_in_the_index_of_its_folder() -> None:
     assert set(PAGES) - linked == {DOCS / "index.md"}
 
 
+def test_the_page_of_the_architecture_names_every_room() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", text, re.MULTILINE)
+    rooms = {path.name for path in (ROOT / "src" / "neuromill").iterdir() if (path / "__init__.py").is_file()}
+    assert {name.strip("` ") for row in rows for name in row.split(",")} == rooms - {"cli"}
+    assert "cli" in text
+
+
 def commands() -> list[tuple[str, str]]:
     """Every ``neuromill ...`` line of shell blocks, of indented blocks, and between single backticks."""
     found = []
