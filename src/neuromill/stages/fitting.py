@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from neuromill.records import ConfigError, NeuroMillError, RecordingError
 from neuromill.stages.channels import channel_table, good_channels
 from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import done_recordings, require_whole, training_recordings
-from neuromill.stages.identities import fit_identity, prepare_identity, rejects, vocabulary_identity
+from neuromill.stages.identities import fit_identity, learning_identity, prepare_identity, rejects, vocabulary_identity
 from neuromill.stages.outcomes import Stage, StageResult
 from neuromill.stages.rejections import rejection_of
 from neuromill.stages.sections import rvq_tokenizer
@@ -22,7 +23,7 @@ from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
 from neuromill.tokenizers.tfdual_config import TfDualFitConfig, TfDualTokenizerConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     from neuromill.store.reader import StoreReader
     from neuromill.tokenizers.fitting import FitReport
     from neuromill.tokenizers.gate import GateProblem
+    from neuromill.tokenizers.metrics import Quality
     from neuromill.tokenizers.montage import Group
+    from neuromill.tokenizers.protocol import Tokenizer
     from neuromill.tokenizers.tfdual_fitting import TfDualFitReport
     from neuromill.tokenizers.windows import JointPick, JointPlan, WindowPick, WindowPlan
 
@@ -49,6 +52,8 @@ GATE_SEED_OFFSET = 1_000_003  # windows of the verdict are drawn apart from thos
 
 def fit_tokenizer(workspace: Workspace, pipeline: Pipeline, selection: Selection, report: Report) -> StageResult:
     """Fit, judge and publish the tokenizer of a pipeline; resumes a fit that was interrupted.
+
+    Steps that were taken are not taken again because the gate changed: the same fit is judged afresh.
 
     Raises
     ------
@@ -76,7 +81,7 @@ def fit_tokenizer(workspace: Workspace, pipeline: Pipeline, selection: Selection
         raise ConfigError(
             "no prepared recording is in the train split", where=pipeline.name, next_step="run `neuromill prepare`"
         )
-    _fit_and_publish(workspace, pipeline, chosen, training, folder, report)
+    _fit_and_publish(_Job(workspace, pipeline, chosen, training, folder, report))
     size = sum(file.stat().st_size for file in folder.iterdir())
     return _result(identity, begin, done=1, bytes_out=size)
 
@@ -88,67 +93,118 @@ def _result(
     return StageResult(Stage.FIT, identity, already + done, already, done, 0, seconds, bytes_out, note)
 
 
-def _fit_and_publish(
-    workspace: Workspace,
-    pipeline: Pipeline,
-    chosen: Chosen,
-    training: Sequence[Recording],
-    folder: Path,
-    report: Report,
-) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """What is fitted, on what, and where it is published."""
+
+    workspace: Workspace
+    pipeline: Pipeline
+    chosen: Chosen
+    training: Sequence[Recording]
+    folder: Path
+    report: Report
+
+    @property
+    def learning(self) -> str:
+        """Name of the steps, whatever gate comes after them."""
+        return learning_identity(self.pipeline, self.training)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the steps are kept until a tokenizer is published."""
+        return self.folder.parent / f"fit-{self.learning}" / "checkpoint.pt"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fitted:
+    """What the gate judges, and what is kept of it as JSON values."""
+
+    tokenizer: Tokenizer
+    quality: Quality | None
+    facts: dict[str, Any]
+
+
+def _fit_and_publish(job: _Job) -> None:
     from neuromill.sources.locking import exclusive
     from neuromill.tokenizers.files import save_pretrained
     from neuromill.tokenizers.fixed import FixedTokenizer
 
-    waiting = partial(report.say, "another run fits this tokenizer; waiting for it")
-    with exclusive(workspace.home / "locks" / f"fit-{folder.name}.lock", waiting):
-        if folder.is_dir():
+    rule, ledger = job.pipeline.tokenizer, job.workspace.ledger
+    waiting = partial(job.report.say, "another run fits this tokenizer; waiting for it")
+    with exclusive(job.workspace.home / "locks" / f"fit-{job.learning}.lock", waiting):
+        if job.folder.is_dir():
             return
-        if isinstance(pipeline.tokenizer, MuLawConfig | QuantileConfig):  # a rule: nothing to fit, nothing to judge
-            save_pretrained(FixedTokenizer(pipeline.tokenizer), folder)
+        if isinstance(rule, MuLawConfig | QuantileConfig):  # a rule: nothing to fit, nothing to judge
+            save_pretrained(FixedTokenizer(rule), job.folder)
             return
-        number = workspace.ledger.begin_run(Stage.FIT.value, folder.name)
-        fitted, run = _fit(workspace, pipeline, chosen, training, folder, report)
-        facts = fitted.summary() | run | {"recordings": [str(r.id) for r in training]}
-        problems = _judge(pipeline, fitted)
-        state = _checkpoint(folder)
-        workspace.ledger.end_run(number, facts=facts | {"problems": [str(problem) for problem in problems]})
+        number = ledger.begin_run(Stage.FIT.value, job.folder.name)
+        fitted = _fit(job)
+        problems = _judge(job.pipeline, fitted)
+        ledger.end_run(number, facts=fitted.facts | {"problems": [str(problem) for problem in problems]})
         if problems:
-            _refuse(state.parent, facts, problems)
-        save_pretrained(fitted.tokenizer, folder, facts=facts)
-        state.unlink()
-        state.parent.rmdir()
+            _refuse(job, fitted.facts, problems)
+        save_pretrained(fitted.tokenizer, job.folder, facts=fitted.facts)
+        shutil.rmtree(job.checkpoint.parent, ignore_errors=True)
 
 
-def _fit(
-    workspace: Workspace,
-    pipeline: Pipeline,
-    chosen: Chosen,
-    training: Sequence[Recording],
-    folder: Path,
-    report: Report,
-) -> tuple[FitReport | TfDualFitReport, dict[str, Any]]:
+def _fit(job: _Job) -> _Fitted:
     """Fit, and evaluate on recordings that are not in training where there are any; with where and on what."""
     import torch
 
-    config, learn = pipeline.fit, _learning(pipeline)
-    torch.set_num_threads(config.cpu_threads)
+    torch.set_num_threads(job.pipeline.fit.cpu_threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    windows = Windows.over(workspace, pipeline, training, config.batch_size, config.seed)
-    gate_windows, held_out = _gate_windows(workspace, pipeline, chosen, training)
+    gate_windows, held_out = _gate_windows(job.workspace, job.pipeline, job.chosen, job.training)
     if not held_out:
-        report.say("no window is held out: the tokenizer is judged on recordings it was fitted on")
+        job.report.say("no window is held out: the tokenizer is judged on recordings it was fitted on")
+    validation = (gate_windows.batch(step) for step in range(job.pipeline.gate.n_windows))
+    published = _published(job)
+    if published is not None:
+        return _judged_afresh(job, published, validation, held_out=held_out)
+    fitted = _steps(job, validation, device)
+    facts = {"recordings": [str(r.id) for r in job.training], "fit": job.learning, "device": device}
+    return _Fitted(fitted.tokenizer, fitted.quality, fitted.summary() | facts | {"held_out": held_out})
+
+
+def _steps(job: _Job, validation: Iterable[Tensor], device: str) -> FitReport | TfDualFitReport:
+    """Take the steps that are left: none where a gate refused the finished fit."""
+    config, learn, report = job.pipeline.fit, _learning(job.pipeline), job.report
+    windows = Windows.over(job.workspace, job.pipeline, job.training, config.batch_size, config.seed)
     report.begin(Stage.FIT.value, config.steps, "steps")
     fitted = learn(
         windows.batch,
-        validation=(gate_windows.batch(step) for step in range(pipeline.gate.n_windows)),
-        checkpoint=_checkpoint(folder),
-        data_identity=folder.name,
+        validation=validation,
+        checkpoint=job.checkpoint,
+        data_identity=job.learning,
         device=device,
         progress=lambda losses: report.advance(1, str(losses)),
     )
     report.end(f"correlation {fitted.quality.correlation:.3f}" if fitted.quality else "")
-    return fitted, {"held_out": held_out, "device": device}
+    return fitted
+
+
+def _published(job: _Job) -> Path | None:
+    """Folder of a tokenizer that the same steps led to, published under another gate."""
+    from neuromill.tokenizers.files import CONFIG, read_facts
+
+    for config in sorted(job.folder.parent.glob(f"[!.]*/{CONFIG}")):
+        try:
+            facts = read_facts(config.parent)
+        except ConfigError:  # another one that is damaged, or of a newer version, is not what is looked for
+            continue
+        if facts.get("fit") == job.learning:
+            return config.parent
+    return None
+
+
+def _judged_afresh(job: _Job, published: Path, validation: Iterable[Tensor], *, held_out: bool) -> _Fitted:
+    from neuromill.tokenizers.driving import quality_of
+    from neuromill.tokenizers.files import open_tokenizer, read_facts
+
+    job.report.say("fitted already, under another gate: judged afresh")
+    tokenizer = open_tokenizer(published)
+    quality = quality_of(tokenizer, validation)
+    measured = {"quality": None if quality is None else quality.summary(), "held_out": held_out}
+    return _Fitted(tokenizer, quality, read_facts(published) | measured)
 
 
 def _learning(pipeline: Pipeline) -> Callable[..., FitReport | TfDualFitReport]:
@@ -221,7 +277,7 @@ def _check_rate(pipeline: Pipeline, groups: Sequence[IndexedRecording]) -> None:
             )
 
 
-def _judge(pipeline: Pipeline, fitted: FitReport | TfDualFitReport) -> tuple[GateProblem, ...]:
+def _judge(pipeline: Pipeline, fitted: _Fitted) -> tuple[GateProblem, ...]:
     from neuromill.tokenizers.gate import judge
 
     if fitted.quality is None:
@@ -229,19 +285,18 @@ def _judge(pipeline: Pipeline, fitted: FitReport | TfDualFitReport) -> tuple[Gat
     return judge(fitted.quality, pipeline.gate)
 
 
-def _refuse(folder: Path, facts: dict[str, Any], problems: Sequence[GateProblem]) -> None:
+def _refuse(job: _Job, facts: dict[str, Any], problems: Sequence[GateProblem]) -> None:
     reasons = [str(problem) for problem in problems]
     document = json.dumps(facts | {"problems": reasons}, indent=1, sort_keys=True)
-    (folder / "refused.json").write_text(document + "\n", encoding="utf-8")
+    kept = job.checkpoint.with_name("refused.json")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(document + "\n", encoding="utf-8")
     raise NeuroMillError(
         f"the tokenizer is not published: {'; '.join(reasons)}",
-        where=str(folder / "refused.json"),
-        next_step="fit longer, on more recordings, or with smaller codebooks; thresholds are under `gate`",
+        where=str(kept),
+        next_step="fit longer, on more recordings, or with smaller codebooks; "
+        "thresholds are under `gate`: with others this very fit is judged afresh",
     )
-
-
-def _checkpoint(folder: Path) -> Path:
-    return folder.parent / f"fit-{folder.name}" / "checkpoint.pt"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from neuromill.records import identity
 from neuromill.signals.steps import code_versions
 from neuromill.stages.prepare_config import SpikePrepareConfig
 from neuromill.stages.sections import feature_windows, settings_of
+from neuromill.tokenizers.config import GateConfig
 from neuromill.tokenizers.ndt3_config import Ndt3TokenizerConfig
 from neuromill.training.config import FREE_SETTINGS
 
@@ -55,6 +56,11 @@ def fit_identity(pipeline: Pipeline, training: Sequence[Recording]) -> str:
     # Fits used to draw rejected windows as well; the others keep their names.
     versions = _tokenizer() | ({"rejection": REJECTION_CODE} if rejects(pipeline) else {})
     return identity("fit", config=config, code_versions=versions, inputs=inputs)
+
+
+def learning_identity(pipeline: Pipeline, training: Sequence[Recording]) -> str:
+    """Name of the steps of a fit, whatever gate comes after them: the fitted tokenizer's under the default gate."""
+    return fit_identity(pipeline.model_copy(update={"gate": GateConfig()}), training)
 
 
 def rejects(pipeline: Pipeline) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 
 from neuromill.reports.contents import Example, Rejected
 from neuromill.stages.channels import good_channels
+from neuromill.stages.rejections import rejection_of
 from neuromill.stages.report_groups import SPLITS_BY_HONESTY
 
 if TYPE_CHECKING:
@@ -93,9 +94,10 @@ def _by_segment(tokenizer: Tokenizer, one: Published, rows_per_forward: int) -> 
 
     wanted = EXAMPLE_SECONDS if tokenizer.window_samples is None else tokenizer.window_samples / one.group.sfreq
     start, stop = one.middle(wanted)
-    signal = np.ascontiguousarray(one.signal(start, stop))
+    signal, rejection = np.ascontiguousarray(one.signal(start, stop)), rejection_of(one.reader, one.name)
+    given = signal if rejection is None or not tokenizer.is_joint else rejection.hidden(signal.T, start).T
     with torch.inference_mode():
-        block = tokenizer.encode_segments(signal[None], one.channels, rows_per_forward)
+        block = tokenizer.encode_segments(np.ascontiguousarray(given)[None], one.channels, rows_per_forward)
         back = tokenizer.decode_segments(block, one.channels, signal.shape[1], rows_per_forward)[0]
     shown = round(EXAMPLE_SECONDS * one.group.sfreq)
     return start, signal[:, :shown], back[:, :shown]
