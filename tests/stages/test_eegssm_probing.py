@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from neuromill.records import ConfigError, Entities, Recording, RecordingId
 from neuromill.stages.looking import came_to
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.pipeline import Pipeline
-from neuromill.stages.probe_examples import Example, Examples, load_probe
+from neuromill.stages.probe_examples import OTHER_CLASS, Example, Examples, load_probe
 from neuromill.stages.probing import ProbeResult, make_folds, run_probe
 from neuromill.stages.report import Silent
 from neuromill.stages.report_probes import collect_probes
@@ -31,7 +32,7 @@ from neuromill.training.probe_config import ProbeConfig
 from neuromill.training.probe_metrics import ProbeScores
 from support.stages import workspace_at
 from support.tfdual import random_tokenizer
-from support.tiny_eeg import MODEL, RAW_SFREQ, TOKENIZER, pipeline_of, write_eeg
+from support.tiny_eeg import HOP, MODEL, RAW_SFREQ, SFREQ, TOKENIZER, pipeline_of, write_eeg
 
 SUBJECTS = ("01", "02", "03", "04", "05", "06")
 EVENTS = "onset\tduration\ttrial_type\n" + "".join(
@@ -149,6 +150,103 @@ def test_fine_tuning_tells_groups_apart(workspace: Workspace, folder: Path) -> N
     result = probe(workspace, folder, labels=PARTICIPANTS, mode="finetune", finetune=tuning, compare_random=False)
     assert (result.mode, result.tested) == ("finetune", 36)
     assert result.scores["model"].balanced_accuracy > 0.8
+
+
+@pytest.mark.parametrize("head", ["mean", "flatten"])
+def test_fine_tuning_and_testing_average_what_is_fit_for_use(
+    workspace: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    """One window of the first subject is rejected in part; its silent patches count in neither of the two."""
+    seen: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+    forward = EEGSSM.forward
+
+    def watched(model: EEGSSM, x: torch.Tensor, **given: torch.Tensor | None) -> object:
+        seen.append((x, given.get("usable")))
+        return forward(model, x, **given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EEGSSM, "forward", watched)
+    tuning = {"epochs": 1, "head": head}
+    probe(workspace, folder, labels=PARTICIPANTS, mode="finetune", finetune=tuning, compare_random=False)
+    assert sum(len(x) for x, _ in seen) == 3 * 36
+    partly = 0
+    for x, usable in seen:
+        assert usable is not None
+        silent = (x.unflatten(-1, (-1, HOP)) == 0).all(dim=-1)
+        torch.testing.assert_close(usable, ~silent)
+        partly += int(silent.any())
+    assert partly >= 3
+
+
+@pytest.mark.parametrize(
+    ("facts", "task", "told"),
+    [
+        ({"sfreq": 200}, {}, "a signal at 50 Hz beside a model trained at 200 Hz"),
+        ({"unit_volts": 1e-4}, {"unit_volts": 1e-6}, "in units of 1 uV for a model trained on one in units of 100 uV"),
+        ({"unit_volts": "segment"}, {}, "segments that its tokenizer scaled"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["linear", "finetune"])
+def test_a_signal_that_the_model_was_not_trained_on_is_refused(
+    workspace: Workspace,
+    folder: Path,
+    tmp_path: Path,
+    mode: str,
+    facts: dict[str, object],
+    task: dict[str, object],
+    told: str,
+) -> None:
+    EEGSSM(**MODEL, **facts).save_pretrained(tmp_path / "model")
+    with pytest.raises(ConfigError, match=told):
+        probe(workspace, folder, labels=PARTICIPANTS, mode=mode, model=str(tmp_path / "model"), **task)
+
+
+def test_the_unit_is_that_of_the_model(workspace: Workspace, folder: Path, tmp_path: Path) -> None:
+    """The scores of a model that knows 1 uV are those of one that is told; who knows everything has nothing to note."""
+    torch.manual_seed(0)
+    EEGSSM(**MODEL, sfreq=SFREQ, unit_volts=1e-6).save_pretrained(tmp_path / "model")
+    knowing = probe(workspace, folder, labels=PARTICIPANTS, model=str(tmp_path / "model"), compare_random=False)
+    told = probe(workspace, folder, labels=PARTICIPANTS, unit_volts=1e-6, compare_random=False)
+    plain = probe(workspace, folder, labels=PARTICIPANTS, compare_random=False)
+    assert knowing.scores == told.scores != plain.scores
+    assert knowing.notes == ()
+    assert plain.notes == (
+        "the model does not tell its rate nor its unit: it was given 50 Hz in units of 100 uV, unchecked",
+    )
+
+
+@contextmanager
+def table(folder: Path, old: str, new: str) -> Iterator[None]:
+    """Another participants.tsv for a while."""
+    file = folder / "lab" / "participants.tsv"
+    kept = file.read_text()
+    assert old in kept
+    file.write_text(kept.replace(old, new))
+    try:
+        yield
+    finally:
+        file.write_text(kept)
+
+
+def test_participants_that_contradict_themselves(workspace: Workspace, folder: Path) -> None:
+    with (
+        table(folder, "sub-06\tpatient", "sub-06\tpatient\nsub-01\tpatient"),
+        pytest.raises(ConfigError, match=r"differ in 'group': sub-01 \(control, patient\)"),
+    ):
+        probe(workspace, folder, labels=PARTICIPANTS)
+    with table(folder, "participant_id", "subject"), pytest.raises(ConfigError, match="no column 'participant_id'"):
+        probe(workspace, folder, labels=PARTICIPANTS)
+    with table(folder, "sub-01\tcontrol", "sub-01\tControl"):
+        with pytest.raises(ConfigError, match="'Control', 'control'"):
+            probe(workspace, folder, labels=PARTICIPANTS)
+        merged = probe(workspace, folder, labels=PARTICIPANTS | {"ignore_case": True}, compare_random=False)
+        assert merged.counts == {"Control": 18, "patient": 18}
+
+
+def test_windows_that_reach_into_another_class_are_left_out(workspace: Workspace, folder: Path) -> None:
+    """Events every 2 s with sides in turn, 15 in each of 6 recordings: in 3 s the next one begins."""
+    told = f"no example of left, right; left out: 84 windows {OTHER_CLASS}, 6 windows not wholly inside"
+    with pytest.raises(ConfigError, match=told):
+        probe(workspace, folder, labels={"source": "events", "classes": ["left", "right"]}, window_seconds=3)
 
 
 def examples_of(rows: list[tuple[str, int]], splits: tuple[str, ...] = ("train",)) -> Examples:

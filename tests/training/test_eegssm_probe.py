@@ -99,6 +99,9 @@ def test_fine_tuning_learns_and_repeats_itself(head: str) -> None:
     signals += (labels[:, None, None] * np.sin(np.arange(100))).astype(np.float32)
     config = FineTuneConfig(epochs=15, batch_size=8, lr=3e-3, head=head)
 
+    def whole(rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.from_numpy(signals[rows]), torch.ones(len(rows), 2, 2, dtype=torch.bool)
+
     def tuned() -> EEGSSM:
         torch.manual_seed(0)
         model = EEGSSM(EEGSSMConfig(
@@ -106,7 +109,7 @@ def test_fine_tuning_learns_and_repeats_itself(head: str) -> None:
             s4_lmax=16, n_outputs=2, head=head, n_chans=2, n_times=100,
         ))  # fmt: skip
         rows = np.arange(16)
-        fine_tune(model, lambda one: torch.from_numpy(signals[one]), rows, labels[rows], 2, config, seed=1)
+        fine_tune(model, whole, rows, labels[rows], 2, config, seed=1)
         return model
 
     first, second = tuned(), tuned()

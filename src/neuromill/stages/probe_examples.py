@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neuromill.catalog.strict_yaml import parse_yaml
-from neuromill.records import ENTITIES, ConfigError
+from neuromill.records import ConfigError
+from neuromill.stages.probe_labels import class_names, recording_labels
 from neuromill.training.probe_config import ProbeConfig
 
 if TYPE_CHECKING:
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from neuromill.records import Recording, RecordingId
+    from neuromill.records import Recording
     from neuromill.stages.choosing import Chosen
-    from neuromill.stages.datasets import Dataset
     from neuromill.stages.workspace import Workspace
     from neuromill.store.reader import StoreReader
 
-PARTICIPANTS = "participants.tsv"
+NO_CLASS = "without a label of the task"
+NOT_INSIDE = "not wholly inside the recording"
+TWO_LABELS = "with two labels at one onset"
+OTHER_CLASS = "in which an event of another class begins or lasts"
+TOLD_TWICE = "that are told twice"
 _PAGE = "see docs/training.md"
 
 
@@ -121,52 +125,121 @@ def find_examples(
     Raises
     ------
     ConfigError
-        Nothing is labelled, fewer than two classes occur, or labels are not where the task says.
+        Nothing is labelled, fewer than two classes occur, labels are not where the task says, contradict each other or
+        differ in capitals alone.
     """
     counter: Counter[str] = Counter()
     found: list[tuple[Recording, int, str]] = []
-    labels = _labels_of_recordings(workspace, chosen, recordings, task)
-    for recording in recordings:
+    for recording, windows in _labelled(workspace, chosen, recordings, readers, task, patch_size, counter):
         reader = readers[str(recording.id.dataset_version)]
-        for start, label in _windows(reader, recording, labels.get(recording.id, ""), task, patch_size, counter):
-            if not label or (task.labels.classes and label not in task.labels.classes):
-                counter["without a label of the task"] += 1
-            elif not usable_patches(reader, recording.id.name, start, task, patch_size).any():
-                counter["rejected in every channel"] += 1
-            else:
+        for start, label in windows:
+            if usable_patches(reader, recording.id.name, start, task, patch_size).any():
                 found.append((recording, start, label))
+            else:
+                counter["rejected in every channel"] += 1
     occur = {label for _, _, label in found}
     classes = task.labels.classes or tuple(sorted(occur))
     missing = [name for name in classes if name not in occur]
     if missing or len(classes) < 2:  # noqa: PLR2004 - something must be told from something
-        raise ConfigError(
+        what = (
             f"no example of {', '.join(missing)}"
             if missing
-            else f"a task needs two classes, found: {', '.join(classes)}",
+            else f"a task needs two classes, found: {', '.join(classes)}"
+        )
+        left_out = ", ".join(f"{count} windows {reason}" for reason, count in (+counter).items())
+        raise ConfigError(
+            what + (f"; left out: {left_out}" if left_out else ""),
             where=f"labels: {task.labels.source} {task.labels.column}".strip(),
             next_step="check labels and window_seconds; " + _PAGE,
         )
     rows = tuple(Example(one, chosen.split_of(one), start, classes.index(label)) for one, start, label in found)
-    return Examples(rows, classes, dict(counter))
+    return Examples(rows, classes, dict(+counter))
 
 
-def _windows(
-    reader: StoreReader, recording: Recording, label: str, task: ProbeConfig, patch_size: int, counter: Counter[str]
-) -> Iterator[tuple[int, str]]:
-    about = reader.recording(recording.id.name)
-    length = window_samples(task, about.sfreq, patch_size)
-    if task.labels.source != "events":
-        yield from ((start, label) for start in range(0, about.n_rows - length + 1, length))
-        return
-    if "event_onset" not in about.arrays:
-        return
-    onsets = reader.read(recording.id.name, "event_onset")
-    for onset, description in zip(onsets, about.attributes["event_descriptions"], strict=True):
-        start = round((float(onset) + task.offset_seconds) * about.sfreq)
-        if 0 <= start <= about.n_rows - length:
-            yield start, str(description)
+def _labelled(
+    workspace: Workspace,
+    chosen: Chosen,
+    recordings: Sequence[Recording],
+    readers: Mapping[str, StoreReader],
+    task: ProbeConfig,
+    patch_size: int,
+    counter: Counter[str],
+) -> Iterator[tuple[Recording, list[tuple[int, str]]]]:
+    """Windows of each recording: first sample and name of the class; counts those that are none."""
+    labels = recording_labels(workspace, chosen, recordings, task.labels)
+    by_event = task.labels.source == "events"
+    events = {one.id: _events(readers[str(one.id.dataset_version)], one.id.name) for one in recordings if by_event}
+    written = {event.label for some in events.values() for event in some} if by_event else labels.values()
+    names = class_names(written, task.labels)
+    for recording in recordings:
+        about = readers[str(recording.id.dataset_version)].recording(recording.id.name)
+        length = window_samples(task, about.sfreq, patch_size)
+        if by_event:
+            named = [replace(event, label=names[event.label]) for event in events[recording.id]]
+            grid = WindowGrid(about.sfreq, about.n_rows, length, task.offset_seconds)
+            yield recording, event_windows(named, grid, counter)
+            continue
+        starts, label = range(0, about.n_rows - length + 1, length), names[labels.get(recording.id, "")]
+        if not label:
+            counter[NO_CLASS] += len(starts)
+        yield recording, [(start, label) for start in starts if label]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of a recording; ``label`` is "" where it is of no class of the task."""
+
+    onset: float
+    duration: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class WindowGrid:
+    """Where windows of events may lie: rate, samples of the recording and of a window, seconds after an onset."""
+
+    sfreq: float
+    n_rows: int
+    length: int
+    offset_seconds: float = 0.0
+
+
+def event_windows(events: Sequence[Event], grid: WindowGrid, counter: Counter[str]) -> list[tuple[int, str]]:
+    """First sample and label of the window of each event, without those whose label the signal contradicts.
+
+    That is, a window in which an event of another class begins or still lasts, and an event that has another label at
+    the same onset. An event that is told twice is one example. What is left out is counted by reason.
+    """
+    labelled = [event for event in events if event.label]
+    counter[NO_CLASS] += len(events) - len(labelled)
+    onsets = np.array([round(event.onset * grid.sfreq) for event in labelled], np.int64)
+    ends = np.array([round((event.onset + event.duration) * grid.sfreq) for event in labelled], np.int64)
+    ends = np.maximum(ends, onsets + 1)
+    _, classes = np.unique([event.label for event in labelled], return_inverse=True)
+    kept: dict[tuple[int, str], None] = {}
+    for event, onset, mine in zip(labelled, onsets, classes, strict=True):
+        start = round((event.onset + grid.offset_seconds) * grid.sfreq)
+        others = classes != mine
+        if not 0 <= start <= grid.n_rows - grid.length:
+            counter[NOT_INSIDE] += 1
+        elif (others & (onsets == onset)).any():
+            counter[TWO_LABELS] += 1
+        elif (others & (onsets < start + grid.length) & (ends > start)).any():
+            counter[OTHER_CLASS] += 1
+        elif (start, event.label) in kept:
+            counter[TOLD_TWICE] += 1
         else:
-            counter["not wholly inside the recording"] += 1
+            kept[start, event.label] = None
+    return list(kept)
+
+
+def _events(reader: StoreReader, name: str) -> list[Event]:
+    about = reader.recording(name)
+    if "event_onset" not in about.arrays:
+        return []
+    columns = (reader.read(name, "event_onset").tolist(), reader.read(name, "event_duration").tolist())
+    rows = zip(*columns, about.attributes["event_descriptions"], strict=True)
+    return [Event(onset, duration, str(description)) for onset, duration, description in rows]
 
 
 def usable_patches(reader: StoreReader, name: str, start: int, task: ProbeConfig, patch_size: int) -> NDArray[np.bool_]:
@@ -194,45 +267,3 @@ def window_samples(task: ProbeConfig, sfreq: float, patch_size: int) -> int:
             next_step=f"take at least {patch_size / sfreq:g} s",
         )
     return n_patches * patch_size
-
-
-def _labels_of_recordings(
-    workspace: Workspace, chosen: Chosen, recordings: Sequence[Recording], task: ProbeConfig
-) -> dict[RecordingId, str]:
-    """Label of each recording; empty for events."""
-    source, column = task.labels.source, task.labels.column
-    if source == "events":
-        return {}
-    if source == "entity":
-        if column not in ENTITIES:
-            raise ConfigError(
-                f"{column!r} is no entity", where="labels.column", next_step=f"one of {', '.join(ENTITIES)}"
-            )
-        return {recording.id: getattr(recording.entities, column) for recording in recordings}
-    labels: dict[RecordingId, str] = {}
-    for dataset in chosen.datasets:
-        mine = [one for one in recordings if one.id.dataset_version == dataset.card.dataset_version]
-        by_subject = _participants(workspace, dataset, column) if mine else {}
-        labels |= {one.id: by_subject.get(one.entities.subject, "") for one in mine}
-    return labels
-
-
-def _participants(workspace: Workspace, dataset: Dataset, column: str) -> dict[str, str]:
-    """Column of ``participants.tsv`` by subject; "" where it says n/a."""
-    from neuromill.readers.sidecars import NOT_AVAILABLE, read_rows
-
-    source = dataset.origin.open(workspace.settings)
-    files = {file.path: file for file in source.manifest(dataset.card.version).files}
-    if PARTICIPANTS not in files:
-        raise ConfigError(f"no {PARTICIPANTS} in this dataset", where=dataset.card.id, next_step="take other labels")
-    rows = read_rows(source.read(files[PARTICIPANTS]))
-    if rows and not {"participant_id", column} <= rows[0].keys():
-        raise ConfigError(
-            f"{PARTICIPANTS} has no column {column!r}",
-            where=dataset.card.id,
-            next_step=f"columns: {', '.join(rows[0])}",
-        )
-    return {
-        row["participant_id"].removeprefix("sub-"): "" if row[column].lower() in NOT_AVAILABLE else row[column]
-        for row in rows
-    }

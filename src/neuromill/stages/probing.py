@@ -15,26 +15,23 @@ from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import done_recordings, require_whole, work_context
 from neuromill.stages.identities import prepare_identity, probe_identity
 from neuromill.stages.outcomes import Stage
-from neuromill.stages.probe_examples import Examples, find_examples, usable_patches, window_samples
+from neuromill.stages.probe_examples import Examples, find_examples
+from neuromill.stages.probe_signals import BATCH, Signals, features_of, probe_input, rates_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import torch
     from numpy.typing import NDArray
 
     from neuromill.models.eegssm import EEGSSM
     from neuromill.stages.choosing import Chosen
     from neuromill.stages.pipeline import Pipeline
-    from neuromill.stages.probe_examples import Example
     from neuromill.stages.report import Report
     from neuromill.stages.selection import Selection
     from neuromill.stages.workspace import Workspace
-    from neuromill.store.reader import StoreReader
     from neuromill.training.probe_config import ProbeConfig
     from neuromill.training.probe_metrics import ProbeScores
 
-BATCH = 16
 PROBE = "probe"  # what a run of it is called in the ledger
 
 
@@ -104,8 +101,8 @@ def run_probe(
     Raises
     ------
     ConfigError
-        Nothing is prepared or labelled, there is no such model, a class has too few subjects to be learned and tested
-        on different ones, or the cards' split leaks.
+        Nothing is prepared or labelled, there is no such model, it was trained at another rate or on another unit, a
+        class has too few subjects to be learned and tested on different ones, or the cards' split leaks.
     """
     from neuromill.store.reader import StoreReader
     from neuromill.training.probe_metrics import score
@@ -125,9 +122,10 @@ def run_probe(
             str(version): stack.enter_context(StoreReader.open(workspace.store(version, Stage.PREPARE, identity)))
             for version in sorted(versions, key=str)
         }
+        given = probe_input(model.config.input, rates_of(readers, recordings), task.unit_volts)
         examples = find_examples(workspace, chosen, recordings, readers, task, model.config.patch_size)
         split, folds = make_folds(examples, task)
-        signals = Signals(readers, examples.rows, task, model.config.patch_size)
+        signals = Signals(readers, examples.rows, task, model.config.patch_size, given.unit_volts)
         tested = np.concatenate([fold.test for fold in folds])
         number = workspace.ledger.begin_run(PROBE, probe_identity(pipeline, task, _digest_of(where), recordings))
         scores = {}
@@ -136,7 +134,7 @@ def run_probe(
             found = _predict(network, signals, examples, folds, task, report)
             report.end()
             scores[name] = score(examples.labels[tested], found)
-    result = _result(task, where, examples, split, folds, scores)
+    result = _result(task, where, examples, split, folds, scores, given.notes)
     workspace.ledger.end_run(number, facts=result.facts() | {"prepare": identity})
     return result
 
@@ -197,96 +195,6 @@ def _require_learnable(fold: Fold, examples: Examples) -> None:
         )
 
 
-class Signals:
-    """Windows of examples as the model takes them."""
-
-    def __init__(
-        self, readers: Mapping[str, StoreReader], rows: Sequence[Example], task: ProbeConfig, patch_size: int
-    ) -> None:
-        self.readers, self.rows, self.task, self.patch = readers, rows, task, patch_size
-
-    def shape(self, row: int) -> tuple[int, int]:
-        """Channels and samples of an example."""
-        reader, name = self._place(row)
-        about = reader.recording(name)
-        return about.n_channels, window_samples(self.task, about.sfreq, self.patch)
-
-    def read(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Signal float32 [channel, time] and which patches are fit for use, bool [channel, patch].
-
-        What is bad, rejected or not finite is silence.
-        """
-        reader, name = self._place(row)
-        about, start = reader.recording(name), self.rows[row].start
-        _, length = self.shape(row)
-        _require_volts(about.attributes, name)
-        signal = reader.read_physical(name, start, start + length).T / np.float32(self.task.unit_volts)
-        patches = signal.reshape(len(signal), -1, self.patch)
-        usable = usable_patches(reader, name, start, self.task, self.patch) & np.isfinite(patches).all(axis=-1)
-        return np.where(usable[..., None], patches, 0).astype(np.float32).reshape(signal.shape), usable
-
-    def batches(self, rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-        """Cut rows into batches of windows of one shape."""
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for row in rows.tolist():
-            groups[self.shape(row)].append(row)
-        for members in groups.values():
-            yield from (np.array(members[first : first + size]) for first in range(0, len(members), size))
-
-    def stack(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Several examples of one shape: float32 [batch, channel, time], bool [batch, channel, patch]."""
-        import torch
-
-        parts = [self.read(row) for row in rows.tolist()]
-        return torch.from_numpy(np.stack([x for x, _ in parts])), torch.from_numpy(np.stack([u for _, u in parts]))
-
-    def _place(self, row: int) -> tuple[StoreReader, str]:
-        one = self.rows[row].recording.id
-        return self.readers[str(one.dataset_version)], one.name
-
-
-def _require_volts(attributes: Mapping[str, Any], name: str) -> None:
-    others = set(attributes["channel_units"]) - {"V"}
-    if others:
-        raise ConfigError(
-            f"channels in {', '.join(sorted(others))}; the model takes volts over unit_volts",
-            where=name,
-            next_step="pick channels in volts in `prepare`",
-        )
-
-
-def features_of(model: EEGSSM, signals: Signals, rows: NDArray[np.int64], pool: str) -> NDArray[np.float32]:
-    """Pooled features of the frozen backbone, float32 [example, feature]; means are over patches fit for use.
-
-    Raises
-    ------
-    ConfigError
-        Windows have several shapes and are not pooled to one.
-    """
-    import torch
-
-    device = next(model.parameters()).device
-    parts: dict[int, NDArray[np.float32]] = {}
-    with torch.no_grad():
-        for batch in signals.batches(rows, BATCH):
-            x, usable = (one.to(device) for one in signals.stack(batch))
-            features, weight = model.features(x), usable[..., None].float()
-            if pool == "mean":
-                pooled = (features * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1)
-            elif pool == "channels":
-                pooled = ((features * weight).sum(dim=2) / weight.sum(dim=2).clamp(min=1)).flatten(1)
-            else:
-                pooled = features.flatten(1)
-            parts |= dict(zip(batch.tolist(), pooled.cpu().numpy(), strict=True))
-    if len({part.shape for part in parts.values()}) > 1:
-        raise ConfigError(
-            "recordings differ in channels or rate, so their features differ in number",
-            where=f"pool: {pool}",
-            next_step="take pool: mean, or one montage in `prepare` (pick_montage)",
-        )
-    return np.stack([parts[row] for row in rows.tolist()])
-
-
 def _predict(
     model: EEGSSM, signals: Signals, examples: Examples, folds: Sequence[Fold], task: ProbeConfig, report: Report
 ) -> NDArray[np.float64]:
@@ -329,17 +237,25 @@ def _fine_tuned(
         tuned.reset_head(n_classes, head=task.finetune.head, n_chans=n_chans, n_times=n_times)
         fine_tune(
             tuned,
-            lambda rows: signals.stack(rows)[0],
+            signals.stack,
             fold.train,
             labels[fold.train],
             n_classes,
             task.finetune,
             task.seed,
         )
-        device = next(tuned.parameters()).device
-        cuts = range(0, len(fold.test), BATCH)
-        with torch.no_grad():
-            logits = [tuned(signals.stack(fold.test[cut : cut + BATCH])[0].to(device)).cpu() for cut in cuts]
+    return _tested(tuned, signals, fold.test)
+
+
+def _tested(tuned: EEGSSM, signals: Signals, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Probabilities [example, class] that a fine-tuned model gives."""
+    import torch
+
+    device, logits = next(tuned.parameters()).device, []
+    with torch.no_grad():
+        for cut in range(0, len(rows), BATCH):
+            x, usable = (one.to(device) for one in signals.stack(rows[cut : cut + BATCH]))
+            logits.append(tuned(x, usable=usable).cpu())
     return torch.cat(logits).double().softmax(dim=1).numpy()
 
 
@@ -396,11 +312,12 @@ def _result(
     split: str,
     folds: Sequence[Fold],
     scores: Mapping[str, ProbeScores],
+    notes: tuple[str, ...],
 ) -> ProbeResult:
     counts = np.bincount(examples.labels, minlength=len(examples.classes)).tolist()
-    notes = []
     if split == "subjects" and not task.model:
-        notes.append("the cards hold nobody out: the model was pre-trained, without labels, on the tested subjects too")
+        known = "the cards hold nobody out: the model was pre-trained, without labels, on the tested subjects too"
+        notes = (*notes, known)
     return ProbeResult(
         name=task.name,
         mode=task.mode,
@@ -414,5 +331,5 @@ def _result(
         chance=1 / len(examples.classes),
         scores=scores,
         left_out=examples.left_out,
-        notes=tuple(notes),
+        notes=notes,
     )

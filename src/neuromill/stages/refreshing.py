@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from neuromill.records import ConfigError, RecordingError
 from neuromill.stages.asking import answer_within, telling
 from neuromill.stages.orphans import recordings_without_data
+from neuromill.stages.participants import keep_participants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What a refresh found; nothing but sidecars was fetched."""
+    """What a refresh found; nothing but sidecars and ``participants.tsv`` was fetched."""
 
     dataset_version: DatasetVersion
     index: Path
@@ -70,6 +71,7 @@ def refresh(workspace: Workspace, dataset: Dataset) -> Refreshed:
     recordings = tuple(replace(r, line_freq=r.line_freq or card.line_freq, layout=layout) for r in listed)
     path = workspace.index_path(card.dataset_version)
     write_index(path, recordings, card.split_of)
+    keep_participants(workspace, dataset, listing.manifest, source)
     return Refreshed(
         dataset_version=card.dataset_version,
         index=path,

@@ -9,6 +9,11 @@ from pydantic import Field, model_validator
 from neuromill.records import Config
 
 
+def folded(label: str) -> str:
+    """Return a label without what is easily written in two ways: capitals, spaces at the ends and double spaces."""
+    return " ".join(label.split()).casefold()
+
+
 class LabelConfig(Config):
     """Where the labels of a task are written.
 
@@ -22,11 +27,15 @@ class LabelConfig(Config):
         Column of ``participants.tsv``, or the entity by its long name (``task``).
     classes
         Labels, in this order; what has none of them is left out. Empty: all that occur.
+    ignore_case
+        Labels that differ in capitals or spaces alone are one, written as in ``classes``, else as the first of them in
+        the order of characters. Without it such labels are refused, unless ``classes`` names them all.
     """
 
     source: Literal["events", "participants", "entity"]
     column: str = ""
     classes: tuple[str, ...] = ()
+    ignore_case: bool = False
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -34,6 +43,8 @@ class LabelConfig(Config):
             raise ValueError("column goes with participants and entity, and only with them")
         if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
             raise ValueError("a task has at least two different classes")
+        if self.ignore_case and len({folded(name) for name in self.classes}) < len(self.classes):
+            raise ValueError("with ignore_case classes differ in more than capitals and spaces")
         return self
 
 
@@ -80,7 +91,7 @@ class ProbeConfig(Config):
         Features of the linear probe: ``mean`` over channels and patches, ``channels`` (mean over patches, channels
         side by side), or ``flatten`` (all of them).
     unit_volts
-        Volts per unit of the model's input.
+        Volts per unit of the model's input. None: what the model says; 100 uV where it does not say it.
     folds
         Where the cards hold nobody out: parts that the subjects are dealt into, each tested once.
     compare_random
@@ -97,7 +108,7 @@ class ProbeConfig(Config):
     pool: Literal["mean", "channels", "flatten"] = "mean"
     linear: LinearConfig = LinearConfig()
     finetune: FineTuneConfig = FineTuneConfig()
-    unit_volts: float = Field(default=100e-6, gt=0)
+    unit_volts: float | None = Field(default=None, gt=0)
     folds: int = Field(default=5, ge=2)
     seed: int = Field(default=42, ge=0)
     compare_random: bool = True

@@ -80,7 +80,7 @@ def class_weights(labels: Tensor, n_classes: int) -> Tensor:
 
 def fine_tune(
     model: EEGSSM,
-    read: Callable[[NDArray[np.int64]], Tensor],
+    read: Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]],
     rows: NDArray[np.int64],
     labels: NDArray[np.int64],
     n_classes: int,
@@ -92,7 +92,8 @@ def fine_tune(
     Parameters
     ----------
     read
-        Gives the signal of examples, float32 [batch, channel, time].
+        Gives the signal of examples, float32 [batch, channel, time], and which of their patches are fit for use, bool
+        [batch, channel, patch]: the mean head averages those.
     rows, labels
         Examples to learn from and the label of each.
     """
@@ -104,7 +105,8 @@ def fine_tune(
     for step, batch in enumerate(_batches(len(rows), config, seed)):
         torch.manual_seed(step_seed(seed, step, 0))
         target = torch.from_numpy(labels[batch]).to(device)
-        logits = model(read(rows[batch]).to(device))
+        x, usable = (one.to(device) for one in read(rows[batch]))
+        logits = model(x, usable=usable)
         loss = functional.cross_entropy(logits, target, weights, label_smoothing=config.label_smoothing)
         optimizer.zero_grad()
         loss.backward()
