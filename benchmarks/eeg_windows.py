@@ -4,15 +4,15 @@
     python benchmarks/eeg_windows.py --torch-brain tb/lib/python3.11/site-packages [--rounds 5] [--folder FOLDER]
 
 Recordings of 19 channels at 200 Hz, float16. torch_brain 0.2.1 gets the very values that our store holds, as
-``RegularTimeSeries`` in its ``Data``, in both ways it offers: loaded lazily from the HDF5 file that it writes
-(``Data.load``, files stay open), and whole in memory. Its folder goes to the end of the module path, so that all run
-in one process and share numpy; its slicing needs no torch.
+``RegularTimeSeries`` in its ``Data``: loaded lazily from the HDF5 file that it writes (``Data.load``, files stay open),
+whole in memory, and as users load them in training, by its ``Dataset`` (lazy), torch's ``DataLoader`` (in this process)
+and its ``collate``. Its folder goes to the end of the module path: all run in one process and share numpy and torch.
 
-Two tables. Windows as they are stored, float16 [time, channel]: ours into a buffer of the caller, torch_brain's in
-the array that it gives back. Batches for training,
-float32 [window, channel, time] in units of 100 uV: our loader with codes, masks and ids beside it, against the same
-conversion of torch_brain's windows (by torch, the fastest way known here) without any of that. Equal values are
-checked first; then the ways take turns in another order each round. One thread.
+Three tables. Windows as they are stored, float16 [time, channel]: ours into a buffer of the caller, torch_brain's in
+the array that it gives back. Batches as they are stored, float16 [window, time, channel]: our loader with codes, masks,
+gains and ids beside them, our reader and torch_brain's ways without. The same batches turned into what a model takes,
+float32 [window, channel, time] in units of 100 uV, by the same operations on both sides. Equal values are checked first;
+then the ways take turns in another order each round. One thread of torch; our loader fills batches in ``--threads``.
 """
 
 from __future__ import annotations
@@ -39,16 +39,20 @@ from neuromill.training.store_coded_signals import CodedStore, StoreCodedSignals
 from neuromill.training.windows import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
+    Place = tuple[int, int]  # recording and first sample
     Read = Callable[[int, int, NDArray[np.float16]], NDArray[np.float16]]
-    Way = Callable[[list[tuple[int, int]]], None]
+    Batches = Callable[[list[Place]], Iterator[torch.Tensor]]
+    Way = Callable[[list[Place]], None]
+    Draw = Callable[[int], list[Place]]
 
 N_CHANNELS, SFREQ, HOP, FRAMES = len(CHANNELS_10_20), 200.0, 200, 30
-WINDOW, UNIT_VOLTS, BATCH, N_BATCHES = HOP * FRAMES, 1e-4, 8, 16
+WINDOW, UNIT_VOLTS, BATCH, N_BATCHES = HOP * FRAMES, 1e-4, 32, 24
 OURS, LOADER, FILES, MEMORY = "direct", "loader", "torch_brain, its HDF5 files", "torch_brain, in memory"
+DATASET = "torch_brain, its Dataset and collate"
 
 
 def name_of(number: int) -> str:
@@ -94,17 +98,22 @@ def direct(reader: StoreReader) -> Read:
     return read
 
 
-def torch_brain_reads(folder: Path, reader: StoreReader) -> dict[str, Read]:
-    """Write the stored values as torch_brain's files; give back its two ways to slice them, into memory of its own."""
+def torch_brain_files(folder: Path, reader: StoreReader) -> list[Path]:
+    """Write the stored values as torch_brain's files."""
     import h5py
     from torch_brain.data import Data, RegularTimeSeries
 
-    paths = []
-    for one in reader.recordings:
+    paths = [folder / f"{one.name}.h5" for one in reader.recordings]
+    for path, one in zip(paths, reader.recordings, strict=True):
         values = RegularTimeSeries(sampling_rate=SFREQ, signal=reader.read(one.name, "signal"))
-        paths.append(folder / f"{one.name}.h5")
-        with h5py.File(paths[-1], "w") as file:
+        with h5py.File(path, "w") as file:
             Data(eeg=values, domain=values.domain).to_hdf5(file)
+    return paths
+
+
+def torch_brain_reads(paths: list[Path]) -> dict[str, Read]:
+    """Slice its sessions, into memory of its own."""
+    from torch_brain.data import Data
 
     def sliced(sessions: list[Any]) -> Read:
         def read(recording: int, start: int, _: NDArray[np.float16]) -> NDArray[np.float16]:
@@ -117,46 +126,86 @@ def torch_brain_reads(folder: Path, reader: StoreReader) -> dict[str, Read]:
             MEMORY: sliced([Data.load(path, lazy=False) for path in paths])}  # fmt: skip
 
 
-def plain_batches(read: Read, reader: StoreReader) -> Callable[[list[tuple[int, int]]], torch.Tensor]:
-    """Windows as torch_brain gives them, turned into what the loader gives: float32 [window, channel, time]."""
-    affine = [[torch.from_numpy(reader.read(one.name, field) / np.float32(UNIT_VOLTS))[:, None]
-               for field in ("channel_scale", "channel_offset")] for one in reader.recordings]  # fmt: skip
-    buffer, made = np.empty((WINDOW, N_CHANNELS), np.float16), torch.empty(BATCH, N_CHANNELS, WINDOW)
+def torch_brain_loader(paths: list[Path]) -> Batches:
+    """Its own way to a training loop."""
+    from torch.utils.data import DataLoader
+    from torch_brain.batching import collate
+    from torch_brain.datasets import Dataset, DatasetIndex
 
-    def batch(places: list[tuple[int, int]]) -> torch.Tensor:
-        for row, (recording, start) in enumerate(places):
-            stored = read(recording, start, buffer)
-            scale, offset = affine[recording]
-            made[row].copy_(torch.from_numpy(stored).t()).mul_(scale).add_(offset)
-        return made
+    def only_signal(sample: Any) -> dict[str, Any]:
+        return {"signal": sample.eeg.signal}
 
-    return batch
+    dataset = Dataset(paths[0].parent, transform=only_signal)
+    names = [path.stem for path in paths]
+
+    def batches(places: list[Place]) -> Iterator[torch.Tensor]:
+        windows = [
+            DatasetIndex(names[recording], start / SFREQ, (start + WINDOW) / SFREQ) for recording, start in places
+        ]
+        sampler = [windows[k : k + BATCH] for k in range(0, len(windows), BATCH)]
+        for batch in DataLoader(dataset, batch_sampler=sampler, collate_fn=collate):
+            yield batch["signal"]
+
+    return batches
 
 
-def loader_of(source: StoreCodedSignals, places: list[tuple[int, int]]) -> CodedLoader:
+def filled(read: Read) -> Batches:
+    """Windows put into one array, the least that makes a batch of them: a copy where ``read`` gives its own memory."""
+    buffer = np.empty((BATCH, WINDOW, N_CHANNELS), np.float16)
+
+    def batches(places: list[Place]) -> Iterator[torch.Tensor]:
+        for k in range(0, len(places), BATCH):
+            for row, place in enumerate(places[k : k + BATCH]):
+                window = read(*place, buffer[row])
+                if not np.may_share_memory(window, buffer):
+                    buffer[row] = window
+            yield torch.from_numpy(buffer)
+
+    return batches
+
+
+def converted(batches: Batches, reader: StoreReader) -> Batches:
+    """What ``CodedBatch.signal`` does, for batches without our gains."""
+    gain, offset = (
+        torch.from_numpy(np.stack([reader.read(one.name, field) for one in reader.recordings]) / np.float32(UNIT_VOLTS))
+        for field in ("channel_scale", "channel_offset")
+    )
+
+    def signals(places: list[Place]) -> Iterator[torch.Tensor]:
+        owners = torch.tensor([recording for recording, _ in places]).split(BATCH)
+        for stored, which in zip(batches(places), owners, strict=True):
+            made = torch.empty(len(stored), N_CHANNELS, WINDOW).copy_(stored.transpose(1, 2))
+            yield made.mul_(gain[which][..., None]).add_(offset[which][..., None])
+
+    return signals
+
+
+def loader_of(source: StoreCodedSignals, places: list[Place], threads: int = 1) -> CodedLoader:
     windows = [Window(recording, start // HOP, start // HOP + FRAMES) for recording, start in places]
-    return CodedLoader(source, windows, CodedLoaderConfig(BATCH, 0.5, 0, ("made-up",), threads=1, shuffle=False))
+    return CodedLoader(source, windows, CodedLoaderConfig(BATCH, 0.5, 0, ("made-up",), threads=threads, shuffle=False))
 
 
-def check_equal(reads: dict[str, Read], batches: dict[str, Any], source: StoreCodedSignals, draw: Any) -> None:
+def check_windows(reads: dict[str, Read], draw: Draw) -> None:
     out, expected = (np.empty((WINDOW, N_CHANNELS), np.float16) for _ in range(2))
     for place in draw(50):
         reads[OURS](*place, expected)
         for name, read in reads.items():
             out[...] = np.nan
             assert np.array_equal(read(*place, out), expected), (name, place)
+
+
+def check_batches(ways: dict[str, Batches], draw: Draw, tolerance: float) -> None:
     places = draw(5 * BATCH)
-    for k, ours in enumerate(loader_of(source, places).epoch(0)):
-        for name, batch in batches.items():
-            theirs = batch(places[k * BATCH : (k + 1) * BATCH])
-            torch.testing.assert_close(theirs, ours.signal, rtol=1e-6, atol=1e-6, msg=name)
+    for name, batches in ways.items():
+        for ours, theirs in zip(ways[LOADER](places), batches(places), strict=True):
+            torch.testing.assert_close(theirs, ours, rtol=tolerance, atol=tolerance, msg=name)
 
 
 def window_ways(reads: dict[str, Read]) -> dict[str, Way]:
     out = np.empty((BATCH, WINDOW, N_CHANNELS), np.float16)
 
     def way(read: Read) -> Way:
-        def run(places: list[tuple[int, int]]) -> None:
+        def run(places: list[Place]) -> None:
             for k, (recording, start) in enumerate(places):
                 read(recording, start, out[k % BATCH])
 
@@ -165,22 +214,18 @@ def window_ways(reads: dict[str, Read]) -> dict[str, Way]:
     return {name: way(read) for name, read in reads.items()}
 
 
-def batch_ways(batches: dict[str, Any], source: StoreCodedSignals) -> dict[str, Way]:
-    def way(batch: Any) -> Way:
-        def run(places: list[tuple[int, int]]) -> None:
-            for k in range(0, len(places), BATCH):
-                batch(places[k : k + BATCH])
+def batch_ways(ways: dict[str, Batches]) -> dict[str, Way]:
+    def way(batches: Batches) -> Way:
+        def run(places: list[Place]) -> None:
+            for _ in batches(places):
+                pass
 
         return run
 
-    def load(places: list[tuple[int, int]]) -> None:
-        for _ in loader_of(source, places).epoch(0):
-            pass
-
-    return {LOADER: load} | {name: way(batch) for name, batch in batches.items()}
+    return {name: way(batches) for name, batches in ways.items()}
 
 
-def compare(ways: dict[str, Way], ours: str, draw: Any, n_windows: int, rounds: int) -> None:
+def compare(ways: dict[str, Way], ours: str, draw: Draw, n_windows: int, rounds: int) -> None:
     rng, taken = np.random.default_rng(2), {name: [] for name in ways}
     for _ in range(rounds):
         places = draw(n_windows)
@@ -201,6 +246,7 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=4)
     parser.add_argument("--seconds", type=int, default=1200)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1, help="of our loader")
     parser.add_argument("--folder", type=Path, default=None, help="where files are written (default: temporary)")
     options = parser.parse_args()
     if options.torch_brain:
@@ -208,7 +254,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rng = np.random.default_rng(1)
 
-    def draw(n: int) -> list[tuple[int, int]]:
+    def draw(n: int) -> list[Place]:
         """Windows that begin at a whole second, as those of the loader do."""
         starts = rng.integers(options.seconds - FRAMES + 1, size=n) * HOP
         return list(zip(rng.integers(options.recordings, size=n).tolist(), starts.tolist(), strict=True))
@@ -217,13 +263,26 @@ def main() -> None:
         place = write_stores(Path(folder), options.recordings, options.seconds)
         source = StoreCodedSignals.open([place])
         with StoreReader.open(place.signals) as reader:
-            reads = {OURS: direct(reader)}
+            reads, theirs = {OURS: direct(reader)}, {}
             if importlib.util.find_spec("torch_brain") is not None:
-                reads |= torch_brain_reads(Path(folder), reader)
-            batches = {name: plain_batches(read, reader) for name, read in reads.items() if name != OURS}
-            check_equal(reads, batches, source, draw)
+                paths = torch_brain_files(Path(folder), reader)
+                reads |= torch_brain_reads(paths)
+                theirs = {DATASET: torch_brain_loader(paths)}
+            theirs |= {name: filled(read) for name, read in reads.items()}
+            stored = {
+                LOADER: lambda places: (one.stored for one in loader_of(source, places, options.threads).epoch(0))
+            }
+            signals = {
+                LOADER: lambda places: (one.signal() for one in loader_of(source, places, options.threads).epoch(0))
+            }
+            stored |= theirs
+            signals |= {name: converted(batches, reader) for name, batches in theirs.items()}
+            check_windows(reads, draw)
+            check_batches(stored, draw, 0)
+            check_batches(signals, draw, 1e-6)
             compare(window_ways(reads), OURS, draw, 1600, options.rounds)
-            compare(batch_ways(batches, source), LOADER, draw, BATCH * N_BATCHES, options.rounds)
+            compare(batch_ways(stored), LOADER, draw, BATCH * N_BATCHES, options.rounds)
+            compare(batch_ways(signals), LOADER, draw, BATCH * N_BATCHES, options.rounds)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,26 @@ def test_search_in_chunks_is_the_search(monkeypatch, chunk):
     assert torch.equal(nearest_unit(x, rows), expected)
 
 
+@pytest.fixture
+def several_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("n_vectors", [0, 1, 63, 64, 65, 200, 1000])
+@pytest.mark.usefixtures("several_threads")
+def test_codes_do_not_depend_on_threads(n_vectors, monkeypatch):
+    monkeypatch.setattr(norm_ema, "CHUNK_PRODUCTS", 64 * K)
+    x, rows = normalize(vectors(n_vectors), dim=-1), book().embed
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        assert torch.equal(nearest_unit(x, rows), (x @ rows.t()).argmax(dim=-1))
+        with torch.inference_mode():
+            assert torch.equal(nearest_unit(x * 2, rows), nearest_unit(x, rows))
+        assert torch.get_num_threads() == threads
+
+
 def test_the_first_of_equals_wins():
     rows = torch.eye(4)[[2, 1, 1, 0, 0]]
     assert nearest_unit(torch.eye(4)[[0, 1, 2]], rows).tolist() == [3, 1, 0]

@@ -6,10 +6,12 @@ direction of its vectors, however many they are. Ours adds what keeps it alive: 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -58,21 +60,39 @@ def nearest_unit(vectors: Tensor, rows: Tensor) -> Tensor:
     """
     step = max(1, CHUNK_PRODUCTS // len(rows))
     columns = rows.t().contiguous()
-    products = vectors.new_empty(min(step, len(vectors)), len(rows))
-    codes = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
     with full_float32():
-        for start in range(0, len(vectors), step):
-            chunk = vectors[start : start + step]
+        if vectors.device.type == "cpu":
+            return _nearest_on_cpu(vectors, columns, step)
+        return torch.cat([(chunk @ columns).argmax(dim=-1) for chunk in vectors.split(step)])
+
+
+def _nearest_on_cpu(vectors: Tensor, columns: Tensor, step: int) -> Tensor:
+    """Search with as many threads as torch has, each with chunks of its own.
+
+    One thread per product: OpenMP threads that share products this small wait for each other (two threads on two busy
+    cores: 3.0 s for 16,384 vectors and 4096 codes where this takes 0.28).
+    """
+    codes = np.empty(len(vectors), np.int64)
+    threads = torch.get_num_threads()
+    length = -(-len(vectors) // (step * threads)) * step
+
+    def search(first: int) -> None:
+        some, found = vectors[first : first + length], codes[first : first + length]
+        products = columns.new_empty(min(step, len(some)), columns.shape[1])
+        for start in range(0, len(some), step):
+            chunk = some[start : start + step]
             torch.mm(chunk, columns, out=products[: len(chunk)])
-            codes[start : start + len(chunk)] = _first_largest(products[: len(chunk)])
-    return codes
+            # numpy's argmax takes 4 to 10 ms over 16,384 x 4096 values where torch 2.13's takes 60.
+            products[: len(chunk)].numpy().argmax(axis=1, out=found[start : start + len(chunk)])
 
-
-def _first_largest(products: Tensor) -> Tensor:
-    if products.device.type == "cpu":
-        # numpy's argmax takes 4 to 10 ms over 16,384 x 4096 values where torch 2.13's takes 60.
-        return torch.from_numpy(products.numpy().argmax(axis=1))
-    return products.argmax(dim=-1)
+    if length >= len(vectors):
+        search(0)
+    else:
+        # The number is one of each thread, and that of threads to come: the pool's have one, the others what they had.
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(search, range(0, len(vectors), length)))
+        torch.set_num_threads(threads)
+    return torch.from_numpy(codes)
 
 
 def code_sums(vectors: Tensor, codes: Tensor, n_codes: int) -> tuple[Tensor, Tensor]:

