@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from neuromill.readers.nwb_units import TrainScan
+    from neuromill.readers.nwb_units import Observed, TrainScan
     from neuromill.readers.spike_protocol import CovariateSeries
     from neuromill.records import SpikeLayout
-
-Observed = tuple["NDArray[np.float64]", bool]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,22 +136,19 @@ def observation(
     clock: FileClock,
     scans: Sequence[TrainScan],
     covariates: Sequence[CovariateSeries],
-    observed: Observed | NDArray[np.float64] | None,
+    observed: Observed | None,
     where: str,
 ) -> Times:
     """Return when the units were listened to.
 
-    What the file says (``observed``: intervals of the file and whether all units have the same; or an array of
-    intervals that are on the clock already). Else the blocks of the clock, or, where it was never reset, the stretches
-    of time in which spikes or stamps of behaviour are no more than ``QUIET_SECONDS`` apart, zero counting as one of
-    them unless the file has intervals that say nothing.
+    What the file says (``observed``). Else the blocks of the clock, or, where it was never reset, the stretches of time
+    in which spikes or stamps of behaviour are no more than ``QUIET_SECONDS`` apart, zero counting as one of them unless
+    the file has intervals that say nothing.
     """
     joins = clock.clock.joins
-    if isinstance(observed, np.ndarray):
-        return Times(Observation(observed, joins))
     notes: tuple[str, ...] = ()
     if observed is not None:
-        times = _stated(clock.clock, *observed)
+        times = _stated(clock.clock, observed)
         if len(times.value.intervals):
             return times
         notes = times.notes
@@ -191,7 +186,8 @@ def _behaved(series: CovariateSeries) -> NDArray[np.float64]:
     return np.array(spans).reshape(-1, 2)
 
 
-def _stated(clock: BlockClock, intervals: NDArray[np.float64], same: bool) -> Times:  # noqa: FBT001 - as read
+def _stated(clock: BlockClock, observed: Observed) -> Times:
+    intervals, same = observed.intervals, observed.same
     notes = [] if same else ["units were observed at different times: their union is used"]
     good = np.isfinite(intervals).all(axis=1) & (intervals[:, 1] > intervals[:, 0])
     if not good.all():

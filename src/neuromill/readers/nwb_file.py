@@ -17,7 +17,7 @@ from neuromill.readers.clocks import held_samples, merge_repeats
 from neuromill.readers.complaints import missing_fact, no_covariates, no_usable_units, unsupported
 from neuromill.readers.nwb_behaviour import Behaviour, RawMask, covariate_names, read_behaviour, read_masks
 from neuromill.readers.nwb_binned import RawCounts, bin_width, counts_array, observed_by, read_counts
-from neuromill.readers.nwb_clock import FileClock, RawClocks, check_overlap, file_clock, observation
+from neuromill.readers.nwb_clock import FileClock, RawClocks, Times, check_overlap, file_clock, observation
 from neuromill.readers.nwb_trials import read_trials, trial_table
 from neuromill.readers.nwb_units import (
     Ragged,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from neuromill.readers.clocks import BlockClock
     from neuromill.readers.nwb_behaviour import RawCovariate
     from neuromill.readers.nwb_trials import RawTrials
+    from neuromill.readers.nwb_units import Observed
     from neuromill.readers.trees import Tree
     from neuromill.records import SpikeLayout, TrialTable, UnitTable
 
@@ -194,10 +195,10 @@ def _read(tree: Tree, layout: SpikeLayout) -> NwbSpikes:
     return NwbSpikes(tree, contents, neurons, clock.clock)
 
 
-def _earliest(observed: tuple[NDArray[np.float64], bool] | None, behaviour: Behaviour) -> float:
+def _earliest(observed: Observed | None, behaviour: Behaviour) -> float:
     """Start of the recording: zero, or before it where the file says that it was listened or moved before it."""
     starts = [one.series.stamps[:1] for one in behaviour.covariates]
-    starts += [observed[0][:, 0]] if observed is not None else []
+    starts += [observed.intervals[:, 0]] if observed is not None else []
     return float(np.nanmin(np.concatenate([np.zeros(1), *starts])))
 
 
@@ -223,7 +224,7 @@ def _contents(
     masks: Sequence[RawMask],
     trials: RawTrials,
     clock: FileClock,
-    observed: tuple[NDArray[np.float64], bool] | None,
+    observed: Observed | None,
 ) -> Contents:
     notes = [*neurons.rows.notes, *behaviour.notes, *clock.notes]
     units = neurons.rows.table.with_bads(neurons.bads | dict(clock.bads))
@@ -235,7 +236,10 @@ def _contents(
     table, trial_notes = trial_table(trials, clock.clock)
     binned = None if neurons.counts is None else _binned(neurons.counts, layout, clock.clock, tree.where)
     bins = None if binned is None else observed_by(binned)
-    times = observation(clock, neurons.scans, covariates, bins if bins is not None else observed, tree.where)
+    if bins is None:
+        times = observation(clock, neurons.scans, covariates, observed, tree.where)
+    else:
+        times = Times(Observation(bins, clock.clock.joins))
     spans = clock.spike_spans(neurons.scans) if bins is None else bins
     check_overlap(spans, times.value.intervals, [one.stamps for one in covariates], tree.where)
     return Contents(

@@ -65,13 +65,13 @@ class Ragged:
         return len(self._bounds) - 1
 
     def row(self, row: int) -> NDArray[np.float64]:
-        """Values of one row as float64."""
+        """Values of one row: float64 [value], a copy."""
         start, stop = int(self._bounds[row]), int(self._bounds[row + 1])
         begin, held = self._block
         if start < begin or stop > begin + len(held):
             begin, held = start, self._values.read(start, max(stop, start + self._block_rows))
             self._block = (begin, held)
-        return held[start - begin : stop - begin].astype(np.float64)  # a copy: callers may sort it in place
+        return held[start - begin : stop - begin].astype(np.float64)  # callers may sort it in place
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,11 +286,24 @@ def sorted_flag(value: Any) -> bool | None:
     return bool(value) if isinstance(value, bool | int | float) else None
 
 
-def read_observed(tree: Tree, group: str, rows: Sequence[int]) -> tuple[NDArray[np.float64], bool] | None:
-    """Intervals [interval, 2] of the first unit as the file has them, and whether all units have the same.
+@dataclass(frozen=True, slots=True, eq=False)
+class Observed:
+    """When units were listened to, as the file has it.
 
-    Where they differ, those of all units one after the other. None where the table has none.
+    Attributes
+    ----------
+    intervals
+        float64 [interval, 2] seconds: those of the first unit, or of all units one after the other where they differ.
+    same
+        Whether all units have the same.
     """
+
+    intervals: NDArray[np.float64]
+    same: bool
+
+
+def read_observed(tree: Tree, group: str, rows: Sequence[int]) -> Observed | None:
+    """Read the intervals of these units; None where the table has none."""
     path = join(group, "obs_intervals")
     if tree.kind(path) != "array":
         return None
@@ -304,4 +317,4 @@ def read_observed(tree: Tree, group: str, rows: Sequence[int]) -> tuple[NDArray[
         raise truncated(f"{path} has intervals of {len(ragged)} units, there are more", tree.where)
     each = [ragged.row(row) for row in rows]
     same = all(np.array_equal(one, each[0], equal_nan=True) for one in each)
-    return (each[0] if same else np.concatenate(each)), same
+    return Observed(each[0] if same else np.concatenate(each), same)
