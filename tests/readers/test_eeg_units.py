@@ -4,11 +4,9 @@ import shutil
 from pathlib import Path
 
 import mne
-import numpy as np
 import pytest
 
 from neuromill.readers.opening import open_recording
-from neuromill.readers.plausibility import check_plausible
 from neuromill.readers.sidecars import ChannelRow
 from neuromill.readers.tables import channel_table, factor
 from neuromill.records import FailureCode, RecordingError
@@ -56,12 +54,31 @@ def test_silence_at_the_start_hides_no_unit(data: Path, tmp_path: Path) -> None:
     assert caught.value.code is FailureCode.UNIT_CONFLICT
 
 
-def test_what_a_block_does_not_say_is_told() -> None:
-    table = table_of()
-    assert check_plausible(np.zeros((1, 100)), table, "here") == {"eeg"}
-    assert check_plausible(np.full((1, 100), np.nan), table, "here") == {"eeg"}
-    assert check_plausible(1e-5 * np.random.default_rng(0).standard_normal((1, 100)), table, "here") == frozenset()
-    assert check_plausible(np.zeros((1, 100)), table, "here", {"mag"}) == frozenset()
+@pytest.mark.data
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+@pytest.mark.parametrize("n_wrong", [1, 5, 6, 9, 10, 19, 20])
+def test_a_factor_of_a_million_in_some_channels_is_seen(
+    data: Path, tmp_path: Path, factor: float, n_wrong: int
+) -> None:
+    """Up to a quarter of twenty are bad; with more, the recording is not what it says."""
+    scaled(data / REAL, tmp_path / "a.edf", factor, signals=range(n_wrong))
+    recording = recording_from_folder(tmp_path, "a.edf")
+    if n_wrong > 5:
+        with pytest.raises(RecordingError, match=f"{n_wrong} of 20 eeg channels") as caught:
+            open_recording(recording, tmp_path)
+        assert caught.value.code is FailureCode.UNIT_CONFLICT
+        return
+    with open_recording(recording, tmp_path) as signal:
+        eeg = [bad for bad, kind in zip(signal.channels.bads, signal.channels.types, strict=True) if kind == "eeg"]
+    assert eeg == ["implausible"] * n_wrong + [""] * (20 - n_wrong)
+
+
+@pytest.mark.data
+def test_volts_in_the_header_of_some_channels_are_seen(data: Path, tmp_path: Path) -> None:
+    rewrite(data / REAL, tmp_path / "a.edf", DIMENSION, lambda _: "V", signals=range(9))
+    with pytest.raises(RecordingError, match="9 of 20 eeg channels") as caught:
+        open_recording(recording_from_folder(tmp_path, "a.edf"), tmp_path)
+    assert caught.value.code is FailureCode.UNIT_CONFLICT
 
 
 @pytest.mark.parametrize(("file", "sidecar"), [("uV", "mV"), ("uV", "nV"), ("mV", "uV"), ("µV", "mV"), ("V", "uV")])

@@ -8,7 +8,6 @@ import pytest
 from numpy.typing import NDArray
 
 from neuromill.readers.opening import open_recording
-from neuromill.readers.plausibility import check_plausible
 from neuromill.records import FailureCode, RecordingError
 from neuromill.signals.chain import Chain, plan_chain, run_chain
 from neuromill.signals.montage import MONTAGES
@@ -112,16 +111,43 @@ def test_a_factor_of_100_is_caught(data: Path, path: str, factor: float) -> None
     assert caught.value.code is FailureCode.UNIT_CONFLICT
 
 
-@pytest.mark.parametrize("factor", [1e-6, 1e6])
-@pytest.mark.parametrize("path", ELECTRODES)
-def test_a_factor_of_a_million_is_caught_when_a_file_is_opened(data: Path, path: str, factor: float) -> None:
-    root, main = dataset_root(data, path)
-    with open_recording(recording_from_folder(root, main), root) as signal:
-        block = signal.read(0, min(signal.n_times, round(10 * signal.sfreq)))
-        check_plausible(block, signal.channels, path)
-        with pytest.raises(RecordingError) as caught:
-            check_plausible(factor * block, signal.channels, path)
-    assert caught.value.code is FailureCode.UNIT_CONFLICT
+@pytest.mark.parametrize("factor", [1e-6, 1e-2, 1e2, 1e6])
+@pytest.mark.parametrize("path", SCALP)
+def test_a_factor_in_some_channels_is_seen_whatever_their_number(data: Path, path: str, factor: float) -> None:
+    """The filters are linear: what they made of one run is what they would have made of channels times a factor."""
+    chain, made, report = prepared(data, path, (*SPEC, ExpectAmplitude()))
+    table = chain.channels.with_bads(report.bads)
+    order = [i for i, bad in enumerate(table.bads) if not bad]
+    n = len(order)
+    for k in sorted({1, 2, n // 4, n // 4 + 1, n // 2, n // 2 + 1, n - 1, n}):
+        wrong = made.astype(np.float64)
+        wrong[order[:k]] *= factor
+        chain = plan_chain((ExpectAmplitude(),), table, 200.0, made.shape[1])
+        run = run_chain(chain, lambda start, stop, wrong=wrong: wrong[:, start:stop])
+        try:
+            list(run)
+        except RecordingError as error:
+            assert error.code is FailureCode.UNIT_CONFLICT
+            assert k > n // 4
+        else:
+            assert {i for i, why in run.report.bads.items() if why == "implausible"} == set(order[:k])
+            assert k <= n / 4
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("raw/eeg-bdf/test.bdf", {"EXG1", "EXG5", "EXG8"}),
+        ("raw/eeg-edf/MB0400FU.EDF", {"POL $A1", "POL $A2"}),
+        ("bids/ieeg-hfo/sub-01/ses-interictalsleep/ieeg/sub-01_ses-interictalsleep_run-01_ieeg.vhdr", {"AL8"}),
+        *((path, set()) for path in ELECTRODES if path not in ("raw/eeg-bdf/test.bdf", "raw/eeg-edf/MB0400FU.EDF")),
+    ],
+)
+def test_what_is_implausible_in_real_recordings(data: Path, path: str, expected: set[str]) -> None:
+    """Inputs with nothing plugged in, and a dead contact; the other channels are within a factor of 7."""
+    chain, _, report = prepared(data, path, (*SPEC, ExpectAmplitude()))
+    table = chain.channels.with_bads(report.bads)
+    assert {name for name, bad in zip(table.names, table.bads, strict=True) if bad == "implausible"} == expected
 
 
 def test_trimming_a_real_recording(data: Path) -> None:

@@ -255,6 +255,72 @@ def test_amplitudes_of_another_unit_fail(factor):
     assert caught.value.where == "sub-01"
 
 
+def one_fault(k: int, n: int) -> bool:
+    return 2 * k >= n or (k > 1 and 4 * k > n)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e-2, 1e2, 1e6])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 8, 19])
+@pytest.mark.parametrize("seconds", [12, 1])
+def test_amplitudes_of_another_unit_in_some_channels_are_seen(n, factor, seconds):
+    """Natural differences between channels (a factor of 6 at most) do not hide it."""
+    x = noise(n, seconds, 12e-6) * np.geomspace(0.5, 3, n)[:, None]
+    for k in range(1, n + 1):
+        wrong = x.copy()
+        wrong[np.random.default_rng(k).permutation(n)[:k]] *= factor
+        apart = set(np.random.default_rng(k).permutation(n)[:k].tolist())
+        if one_fault(k, n):
+            with pytest.raises(RecordingError) as caught:
+                run([ExpectAmplitude()], wrong)
+            assert caught.value.code is FailureCode.UNIT_CONFLICT, k
+        else:
+            assert run([ExpectAmplitude()], wrong)[2].bads == dict.fromkeys(apart, "implausible"), k
+
+
+def test_the_message_names_the_channels_and_their_amplitudes():
+    x = noise(8, 12, 12e-6)
+    x[[1, 4, 6]] *= 100
+    with pytest.raises(
+        RecordingError, match=r"3 of 8 channels .* 10 times .*: E1 1\.\d+e\+03 uV, E4 .*, E6 "
+    ) as caught:
+        run([ExpectAmplitude()], x, where="sub-01")
+    assert caught.value.where == "sub-01"
+
+
+def test_a_channel_that_is_dead_half_of_the_time_or_moves_is_of_the_same_unit():
+    x = noise(8, 12, 12e-6)
+    x[1, :600] = 0
+    x[2, 300:500] *= 1000
+    assert run([ExpectAmplitude()], x)[2].bads == {}
+    assert run([ExpectAmplitude(channel_ratio=None)], 1e-2 ** (np.arange(8) == 3)[:, None] * x)[2].bads == {}
+
+
+def test_an_average_reference_does_not_hide_the_channel_that_is_in_it():
+    """It would give every channel a part of it: one of 19 times 100 makes all others five times larger."""
+    x = noise(19, 12, 12e-6)
+    small, large = x.copy(), x.copy()
+    small[3] *= 1e-2
+    large[3] *= 1e2
+    assert run([Reference(), ExpectAmplitude()], small)[2].bads == {3: "implausible"}
+    with pytest.raises(RecordingError, match="average reference.*E3 ") as caught:
+        run([Reference(), ExpectAmplitude()], large)
+    assert caught.value.code is FailureCode.UNIT_CONFLICT
+    assert run([Reference(), ExpectAmplitude()], large, electrodes(19, bads=("",) * 3 + ("marked",) + ("",) * 15))
+    assert run([Reference(), ExpectAmplitude()], x)[2].bads == {}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"step": "reject", "threshold_volts": 100}, {"step": "reject", "flat_volts": 0.5},
+        {"step": "expect_amplitude", "high_volts": 500}, {"step": "expect_amplitude", "low_volts": 2},
+    ],
+)  # fmt: skip
+def test_microvolts_are_no_volts(step):
+    with pytest.raises(ValidationError, match="the unit is volts"):
+        TypeAdapter(Step).validate_python(step)
+
+
 def test_bad_channels_say_nothing_about_the_unit():
     x = noise(5, 12, 15e-6)
     x[:3] = 1e-12 * np.arange(1200)

@@ -7,7 +7,7 @@ filters made, block by block.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -132,7 +132,8 @@ class ExpectAmplitude(BaseStep):
     """Fail a recording with ``unit_conflict`` whose amplitudes cannot be those of its unit.
 
     What is compared is the standard deviation within a window of a channel, its median over all windows and good
-    channels: windows of a second know nothing of slow drifts.
+    channels: windows of a second know nothing of slow drifts. The channels are compared with each other as well: single
+    ones of another order of magnitude are bad (``implausible``), more than a quarter of them fail the recording.
 
     Attributes
     ----------
@@ -142,12 +143,18 @@ class ExpectAmplitude(BaseStep):
         Above this neither.
     window_seconds
         Length of a window.
+    channel_ratio
+        A channel is implausible that is more than so many times larger or smaller than the others in three quarters of
+        the windows; null compares none.
     """
+
+    code_version: ClassVar[str] = "2"
 
     step: Literal["expect_amplitude"] = "expect_amplitude"
     low_volts: Volts = 2e-6
     high_volts: Volts = 500e-6
     window_seconds: Seconds = 1.0
+    channel_ratio: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = 10.0
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:

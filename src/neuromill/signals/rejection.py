@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuromill.records import ConfigError, FailureCode, RecordingError
+from neuromill.records.amplitudes import IMPLAUSIBLE, Amplitude, apart, is_one_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ LEGEND = ("kept", "amplitude", "flat")
 """Name of each reason, at its number."""
 VOLTS = "V"
 MICRO = 1e6
+NAMED = 8  # channels in a message
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,12 +134,16 @@ def judge(step: Reject, watch: WindowWatch, channels: ChannelTable) -> Rejection
     return Rejection(reasons, watch.window_samples)
 
 
-def typical_amplitude(watch: WindowWatch, channels: ChannelTable, bads: Mapping[int, str]) -> float | None:
-    """Median over windows and good channels in volts of the standard deviation; None where no channel is good."""
-    good = [
+def good_voltages(channels: ChannelTable, bads: Mapping[int, str]) -> list[int]:
+    """Rows of channels in volts that are bad neither in the table nor here."""
+    return [
         i for i, (unit, bad) in enumerate(zip(channels.units, channels.bads, strict=True))
         if unit == VOLTS and not bad and i not in bads
     ]  # fmt: skip
+
+
+def typical_amplitude(watch: WindowWatch, good: list[int]) -> float | None:
+    """Median over windows and channels of the standard deviation; None where there is no channel."""
     return float(np.median(watch.std[:, good])) if good else None
 
 
@@ -151,4 +157,47 @@ def require_amplitude(step: ExpectAmplitude, typical: float | None, where: str =
         f"{step.low_volts * MICRO:g} to {step.high_volts * MICRO:g} uV",
         where=where,
         next_step="compare the unit in channels.tsv and in the file with the numbers; or widen expect_amplitude",
+    )
+
+
+def require_one_unit(
+    step: ExpectAmplitude, watch: WindowWatch, channels: ChannelTable, good: list[int], where: str = ""
+) -> dict[int, str]:
+    """Channels that are another order of magnitude than the others: row -> ``implausible``.
+
+    Raises
+    ------
+    RecordingError
+        ``unit_conflict``: they are more than a quarter of the good channels, or half of them.
+    """
+    if step.channel_ratio is None or not good:
+        return {}
+    levels = [Amplitude(*one) for one in np.quantile(watch.std[:, good], (0.25, 0.5, 0.75), axis=0).T]
+    found = {good[at]: levels[at].usual for at in apart(levels, (step.low_volts, step.high_volts), step.channel_ratio)}
+    if is_one_fault(len(found), len(good)):
+        raise _channels_apart(step, found, channels, f"{len(found)} of {len(good)} channels are", where)
+    return dict.fromkeys(found, IMPLAUSIBLE)
+
+
+def require_not_averaged(
+    step: ExpectAmplitude, found: Collection[int], watch: WindowWatch, channels: ChannelTable, where: str = ""
+) -> None:
+    """Raise ``unit_conflict`` where an implausibly large channel was part of an average that all channels have lost."""
+    usual = np.median(watch.std, axis=0)
+    middle = np.median(usual)
+    large = {row: float(usual[row]) for row in found if usual[row] > middle}
+    if large:
+        raise _channels_apart(step, large, channels, "in the average reference were channels", where)
+
+
+def _channels_apart(
+    step: ExpectAmplitude, found: Mapping[int, float], channels: ChannelTable, what: str, where: str
+) -> RecordingError:
+    named = ", ".join(f"{channels.names[row]} {MICRO * level:.3g} uV" for row, level in list(found.items())[:NAMED])
+    return RecordingError(
+        FailureCode.UNIT_CONFLICT,
+        f"{what} more than {step.channel_ratio:g} times larger or smaller than the others: "
+        f"{named}{', ...' if len(found) > NAMED else ''}",
+        where=where,
+        next_step="compare their unit in channels.tsv and in the file with the numbers, or mark them bad there",
     )
