@@ -161,6 +161,13 @@ def test_datasets_that_all_share_are_not_repeated(names: list[str], shown: list[
     assert list(without_dataset(names).values()) == shown
 
 
+def test_the_page_says_of_which_step_the_model_is() -> None:
+    run = replace(training(), best_step=1200)
+    text = Page(render(replace(full_spikes(), spikes=replace(spikes(), training=run)))).text
+    assert "The model is that of step 1,200, its best validation." in text
+    assert "best validation" not in Page(rendered("full")).text
+
+
 def test_without_a_test_split_the_page_speaks_of_none() -> None:
     run = replace(training(), test=None, test_baselines=())
     text = Page(render(replace(full_spikes(), spikes=replace(spikes(), training=run)))).text

@@ -12,6 +12,7 @@ from neuromill.stages.contexts import work_context
 from neuromill.stages.looking import came_to
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.pipeline import Pipeline
+from neuromill.stages.reporting import collect
 from neuromill.stages.running import run_stage
 from neuromill.stages.selection import Selection
 from neuromill.stages.shipped import shipped_folder
@@ -198,3 +199,20 @@ def test_one_session_is_fine_tuned_from_a_model_by_its_bytes(workspace: Workspac
     (copied / "config.json").unlink()
     with pytest.raises(ConfigError, match="no such model to start from"):
         run_stage(workspace, same, one, Stage.TRAIN)
+
+
+def test_the_best_weights_by_r2_are_the_model_and_the_page_shows_theirs(workspace: Workspace) -> None:
+    pipeline = tiny(keep="best", best_by="r2", validate_every_steps=1, ridge=None)
+    result = run_stage(workspace, pipeline, SELECTION, Stage.TRAIN)
+    rows = MetricsFile(workspace.run_folder(result.identity) / "metrics.jsonl").rows()
+    scores = {row["step"]: row["r2"] for row in rows if row["kind"] == "validation"}
+    best = max(scores, key=lambda step: scores[step])
+    assert list(scores) == [1, 2, 3]
+    facts = workspace.ledger.runs("train")[-1].facts
+    assert (facts["steps"], facts["model_step"], facts["r2"]) == (3, best, scores[best])
+    assert [row["kind"] for row in rows[-2:]] == ["model", "test"]  # the test is that of the weights chosen before it
+    spikes = collect(workspace, pipeline, SELECTION).spikes
+    assert spikes is not None
+    assert spikes.training is not None
+    assert spikes.training.model is not None
+    assert (spikes.training.best_step, spikes.training.model.r2) == (best, scores[best])

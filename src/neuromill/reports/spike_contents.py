@@ -148,6 +148,7 @@ class SpikeTraining:
     """A training run; ``model`` holds the last validation scores, ``baselines`` what other decoders reach.
 
     ``test`` and ``test_baselines`` are the same on the bins of the split "test", scored once, when the run ended.
+    ``best_step`` is the step whose weights are the model, and whose scores these are, where a run keeps the best.
     """
 
     identity: str
@@ -158,6 +159,7 @@ class SpikeTraining:
     baselines: tuple[R2Scores, ...] = ()
     test: R2Scores | None = None
     test_baselines: tuple[R2Scores, ...] = ()
+    best_step: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -226,6 +226,7 @@ def _training(contents: ReportContents) -> Section:
         "bins. R² is that of all covariates together, weighted by their variance; curves below "
         f"{spike_pictures.LOWEST_R2:g} are cut."
         + (f" Ridge has seen a part of {count_of(calibrated, 'held-out session')}." if calibrated else "")
+        + (f" The model is that of step {run.best_step:,}, its best validation." if run.best_step is not None else "")
         + (" The test split was scored once, when the run ended." if run.test is not None else ""),
         tuple(table for table in _score_tables(run) if table.rows),
     )

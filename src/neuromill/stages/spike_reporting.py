@@ -252,20 +252,23 @@ def _training(run: Path) -> SpikeTraining | None:
     from neuromill.training.metrics import MetricsFile
 
     rows = MetricsFile(run / "metrics.jsonl").rows()
-    kinds = ("train", "validation", "baseline", TEST)
+    kinds = ("train", "validation", "baseline", TEST, "model")
     of_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in kinds}
     train = _curve(of_kind["train"])
     if train is None:
         return None
+    best = of_kind["model"][-1]["weights_of_step"] if of_kind["model"] else None
+    validation = [row for row in of_kind["validation"] if best in (None, row["step"])]
     return SpikeTraining(
         identity=run.name,
         finished=is_complete(run / MODEL),
         train=train,
         validation=_curve(of_kind["validation"]),
-        model=_scores("model", of_kind["validation"][-1]) if of_kind["validation"] else None,
+        model=_scores("model", validation[-1]) if validation else None,
         baselines=tuple(_scores(row["name"], row) for row in of_kind["baseline"] if row["split"] != TEST),
         test=_scores("model", of_kind[TEST][-1]) if of_kind[TEST] else None,
         test_baselines=tuple(_scores(row["name"], row) for row in of_kind["baseline"] if row["split"] == TEST),
+        best_step=best,
     )
 
 

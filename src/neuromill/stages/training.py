@@ -232,7 +232,7 @@ def _noted(workspace: Workspace, folder: Path, report: Report) -> Iterator[dict[
 
 
 def _facts(result: TrainResult[Any]) -> dict[str, Any]:
-    kept = ("steps", "first_loss", "last_loss", "device", "precision", "world_size")
+    kept = ("steps", "model_step", "first_loss", "last_loss", "device", "precision", "world_size")
     facts = {name: getattr(result, name) for name in kept}
     validation = _held_out(result.validation, result.baselines)
     test = {f"{TEST}_{name}": value for name, value in _held_out(result.test, result.test_baselines).items()}

@@ -93,6 +93,13 @@ class RunConfig(Config):
         Upper bound on the batches of one validation; None for all.
     keep_checkpoints
         Older ones are removed; None keeps all.
+    keep
+        Which weights are the model: those of the ``last`` step, or those of the ``best`` validation. Both need the
+        same time.
+    best_by
+        Score of a validation that decides which is the best: the smallest loss, or the largest of another score.
+    patience
+        Stop after so many validations in a row without a better one; None makes every step.
     accelerator, strategy
         Handed to ``lightning_fabric.Fabric``.
     devices
@@ -114,6 +121,9 @@ class RunConfig(Config):
     validation_batches: int | None = Field(default=None, ge=1)
     checkpoint_every_steps: int = Field(default=5000, ge=1)
     keep_checkpoints: int | None = Field(default=3, ge=1)
+    keep: Literal["last", "best"] = "last"
+    best_by: Literal["loss", "accuracy", "r2"] = "loss"
+    patience: int | None = Field(default=None, ge=1)
     loader_threads: int = Field(default=2, ge=1)
     cpu_threads: int = Field(default=2, ge=1)
     accelerator: str = "auto"
@@ -132,3 +142,4 @@ class TrainConfig(RunConfig):
     model: CrissCrossConfig = CrissCrossConfig()
     windows: WindowConfig = WindowConfig()
     masking: MaskingConfig = MaskingConfig()
+    best_by: Literal["loss", "accuracy"] = "loss"

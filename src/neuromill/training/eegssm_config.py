@@ -75,6 +75,7 @@ class EEGSSMTrainConfig(RunConfig):
     batch_size: int = Field(default=32, ge=1)
     accumulate_batches: int = Field(default=8, ge=1)
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
+    best_by: Literal["loss", "accuracy"] = "loss"
     parity: bool = False
 
     @model_validator(mode="after")

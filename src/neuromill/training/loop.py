@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 
 from neuromill.models.files import save_pretrained
 from neuromill.records import ConfigError, NeuroMillError
+from neuromill.training.best import BestValidation
 from neuromill.training.checkpoints import RunState, latest_checkpoint, load_state, restore, save_checkpoint
 from neuromill.training.config import FREE_SETTINGS
 from neuromill.training.metrics import MetricsFile
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from neuromill.training.config import RunConfig
     from neuromill.training.task import Loader, Tally, Task
+
+BEST = "best"  # folder of the best weights of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,13 @@ class TrainResult(Generic[S]):
     resumed_from
         Step of the checkpoint the run continued from, 0 for a fresh run.
     validation
-        Of the last step; None without validation recordings.
+        Of the weights that are the model: of the last step, or the best; None without validation recordings.
     baselines
         Lines of kind "baseline" beside the validation.
     test, test_baselines
         The same for the test data, if the task has any.
+    model_step
+        Step that the weights of the model are of.
     device, precision, world_size
         What it was computed on and in: "cpu" or "cuda", what "auto" came to, number of ranks.
     """
@@ -72,6 +77,7 @@ class TrainResult(Generic[S]):
     world_size: int
     test: S | None = None
     test_baselines: tuple[dict[str, Any], ...] = ()
+    model_step: int = 0
 
 
 def train(task: Task[B, O, S], folder: Path, *, on_step: Callable[[Progress], None] | None = None) -> TrainResult[S]:
@@ -121,6 +127,7 @@ class _Run(Generic[B, O, S]):
         self.place = place = Place(fabric.global_rank, fabric.world_size, pin_memory=fabric.device.type == "cuda")
         self.train_loader = task.train_loader(place)
         self.validation_loader = task.validation_loader(place)
+        _require_validation(self.config, there=self.validation_loader is not None)
         self.batches_per_epoch = len(self.train_loader)
         steps_per_epoch = -(-self.batches_per_epoch // self.config.accumulate_batches)
         self.total_steps = min(self.config.epochs * steps_per_epoch, self.config.max_steps or 2**63)
@@ -134,6 +141,7 @@ class _Run(Generic[B, O, S]):
             weight_decay=self.config.optim.weight_decay,
         )
         self.metrics = MetricsFile(folder / "metrics.jsonl")
+        self.best = BestValidation(folder / BEST, self.config, writes=fabric.is_global_zero)
         self.step, self.epoch, self.batch = 0, 0, 0
         self.logged_loss: float | None = None
 
@@ -143,7 +151,7 @@ class _Run(Generic[B, O, S]):
         self._write_baselines()
         self.wrapped.train()
         self._new_tally()
-        while self.step < self.total_steps:
+        while not self._is_over():
             limit = (self.total_steps - self.step) * self.config.accumulate_batches
             for batch in self.train_loader.epoch(self.epoch, self.batch, limit):
                 if not self._learn(batch.to(self.fabric.device)):
@@ -151,9 +159,22 @@ class _Run(Generic[B, O, S]):
                 self._after_step()
                 if on_step is not None and self.fabric.is_global_zero:
                     on_step(Progress(self.step, self.total_steps, self.logged_loss))
+                if self._is_over():
+                    break
             self.epoch, self.batch = self.epoch + 1, 0
+        self._choose_weights()
         self._test()
         return self._result(resumed_from)
+
+    def _is_over(self) -> bool:
+        """Whether all steps are made, or validation has not become better for too long."""
+        return self.step >= self.total_steps or self.best.patience_is_over
+
+    @property
+    def model_step(self) -> int:
+        """Step that the weights of the model are of."""
+        chosen = self.best.step if self.config.keep == "best" else None
+        return self.step if chosen is None else chosen
 
     def _resume(self) -> int:
         checkpoint = latest_checkpoint(self.folder / "checkpoints")
@@ -165,6 +186,7 @@ class _Run(Generic[B, O, S]):
         if self.fabric.is_global_zero:
             self.metrics.rewind(self.step)
         self.fabric.barrier()
+        self.best.replay(row for row in self.metrics.rows() if row["kind"] == "validation")
         return self.step
 
     def _check_same_run(self, state: RunState, checkpoint: Path) -> None:
@@ -183,7 +205,7 @@ class _Run(Generic[B, O, S]):
     def _write_baselines(self) -> None:
         """Baselines are lines of step 0, so they outlive every rewind and are made once per run."""
         known = self.fabric.broadcast(any(row["kind"] == "baseline" for row in self.metrics.rows()))
-        rows = () if known or self.step >= self.total_steps else self.task.baselines(self.fabric)
+        rows = () if known or self._is_over() else self.task.baselines(self.fabric)
         for row in rows if self.fabric.is_global_zero else ():
             self.metrics.append({"kind": "baseline", "step": 0, "epoch": 0, **row})
 
@@ -219,11 +241,15 @@ class _Run(Generic[B, O, S]):
         config, last = self.config, self.step == self.total_steps
         checkpoint = last or self.step % config.checkpoint_every_steps == 0
         # A checkpoint always closes a line of metrics: a run that continues from it writes the same lines after it.
-        if checkpoint or self.step == 1 or self.step % config.log_every_steps == 0:
+        logged = checkpoint or self.step == 1 or self.step % config.log_every_steps == 0
+        if logged:
             self._log()
         if self.validation_loader is not None and (last or self.step % config.validate_every_steps == 0):
-            self._score("validation", self.validation_loader, self.config.validation_batches)
-        if checkpoint:
+            scores = self._score("validation", self.validation_loader, self.config.validation_batches)
+            self.best.offer({"step": self.step, **scores.row()}, self.model)
+        if self.best.patience_is_over and not logged:
+            self._log()
+        if checkpoint or self.best.patience_is_over:
             self._save()
 
     def _log(self) -> None:
@@ -239,6 +265,17 @@ class _Run(Generic[B, O, S]):
         self._write("train", scores, lr=self.lr, grad_norm=float(self.grad_norm or 0.0), seconds=seconds)
         self._new_tally()
 
+    def _choose_weights(self) -> None:
+        """Take the best weights where they are the model, and note of which step they are."""
+        if self.config.keep == "last":
+            return
+        self.best.load_into(self.model)
+        known = any(row["kind"] == "model" for row in self.metrics.rows())
+        if self.fabric.is_global_zero and not known:
+            found = {"weights_of_step": self.model_step, "best_by": self.config.best_by, "score": self.best.score}
+            self.metrics.append({"kind": "model", "step": self.step, "epoch": self.epoch, **found})
+        self.fabric.barrier()
+
     def _test(self) -> None:
         """Score the test data, once: a run that was killed right after this has the line already."""
         loader = self.task.test_loader(self.place) if isinstance(self.task, HasTest) else None
@@ -247,7 +284,7 @@ class _Run(Generic[B, O, S]):
         if loader is not None and not known:
             self._score(TEST, loader, None)
 
-    def _score(self, kind: str, loader: Loader[B], limit: int | None) -> None:
+    def _score(self, kind: str, loader: Loader[B], limit: int | None) -> S:
         started = time.perf_counter()
         tally = self.task.new_tally(self.fabric.device)
         self.wrapped.eval()
@@ -256,8 +293,10 @@ class _Run(Generic[B, O, S]):
             for held_out in loader.epoch(0, limit=limit):
                 tally.add(self.task.outcome(self.model, held_out.to(self.fabric.device)))
         self.wrapped.train()
-        self._write(kind, tally.scores(self.fabric), seconds=round(time.perf_counter() - started, 3))
+        scores = tally.scores(self.fabric)
+        self._write(kind, scores, seconds=round(time.perf_counter() - started, 3))
         self.since = time.perf_counter()
+        return scores
 
     def _save(self) -> None:
         batches = self.batches_per_epoch
@@ -271,6 +310,7 @@ class _Run(Generic[B, O, S]):
         if self.fabric.is_global_zero:
             folder = self.folder / "checkpoints"
             save_checkpoint(folder, self.model, self.optimizer, state, keep=self.config.keep_checkpoints)
+            self.best.prune()
         self.fabric.barrier()
 
     def _write(self, kind: str, scores: S, **extra: float) -> None:
@@ -288,6 +328,7 @@ class _Run(Generic[B, O, S]):
         rows = self.metrics.rows()
         losses = [row["loss"] for row in rows if row["kind"] == "train"]
         validation, test = ([row for row in rows if row["kind"] == kind] for kind in ("validation", TEST))
+        of_model = [row for row in validation if row["step"] == self.model_step]
         baselines = [row for row in rows if row["kind"] == "baseline"]
         return TrainResult(
             model_folder=self.folder / "model",
@@ -296,13 +337,23 @@ class _Run(Generic[B, O, S]):
             first_loss=losses[0],
             last_loss=losses[-1],
             resumed_from=resumed_from,
-            validation=self.task.scores_of(validation[-1]) if validation else None,
+            validation=self.task.scores_of((of_model or validation)[-1]) if validation else None,
             baselines=tuple(row for row in baselines if row.get("split") != TEST),
             test=self.task.scores_of(test[-1]) if test else None,
             test_baselines=tuple(row for row in baselines if row.get("split") == TEST),
             device=self.fabric.device.type,
             precision=resolve_precision(self.config),
             world_size=self.fabric.world_size,
+            model_step=self.model_step,
+        )
+
+
+def _require_validation(config: RunConfig, *, there: bool) -> None:
+    if not there and (config.keep == "best" or config.patience is not None):
+        raise ConfigError(
+            "nothing is held out, so no validation is the best",
+            where="train.keep, train.patience",
+            next_step="hold subjects or blocks of time out (`splits` of the card), or take keep: last without patience",
         )
 
 

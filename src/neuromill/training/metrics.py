@@ -93,9 +93,10 @@ class Tally:
 
 
 class MetricsFile:
-    """Metrics of a run, one JSON object per line: ``kind`` is "train", "validation", "baseline" or "test".
+    """Metrics of a run, one JSON object per line: ``kind`` is "train", "validation", "baseline", "test" or "model".
 
-    ``step`` counts from 1; baselines are of step 0, the test is of the last step.
+    ``step`` counts from 1; baselines are of step 0, the test is of the last step. "model" says, where a run keeps the
+    best weights, of which step they are (``weights_of_step``); it comes before the test, which is theirs.
     """
 
     def __init__(self, path: Path) -> None:

@@ -75,6 +75,7 @@ class Ndt3TrainConfig(RunConfig):
     buffer_blocks: int = Field(default=64, ge=1)
     split: Literal["stored", "random_chunks"] = "stored"
     ridge: RidgeConfig | None = RidgeConfig()
+    best_by: Literal["loss", "r2"] = "loss"
 
     @model_validator(mode="after")
     def _parity_only(self) -> Self:
