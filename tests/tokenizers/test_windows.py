@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuromill.records import ConfigError
-from neuromill.tokenizers.config import FitConfig
-from neuromill.tokenizers.windows import JointPlan, WindowPlan, plan_windows
+from neuromill.tokenizers.windows import JointPlan, WindowPlan
 
 PLAN = WindowPlan((1000, 100, 3000), ((0, 2, 5), (1,), (3, 4)), window_samples=450, rows=10, rows_per_window=4, seed=3)
 
@@ -45,12 +44,6 @@ def test_last_window_can_be_picked():
 def test_nothing_long_enough(n_times, channels):
     with pytest.raises(ConfigError, match="no recording is as long"):
         WindowPlan(n_times, channels, 450, 4).batch(0)
-
-
-def test_plan_of_a_fit():
-    config = FitConfig(segment_seconds=9, batch_size=64, seed=5)
-    plan = plan_windows(config, sfreq=50.0, n_times=[1000, 2000], channels=[range(4), [1, 3]])
-    assert plan == WindowPlan((1000, 2000), ((0, 1, 2, 3), (1, 3)), window_samples=450, rows=64, seed=5)
 
 
 def test_joint_windows_hold_one_size_and_only_what_can_be_read():

@@ -47,11 +47,6 @@ class Quality:
     n_rows: int
     distinct: tuple[int, ...] = ()
 
-    @property
-    def beats_mean(self) -> bool:
-        """Whether the reconstruction is closer than each row's mean."""
-        return self.mse < self.baseline_mse
-
     def summary(self) -> dict[str, Any]:
         """JSON values."""
         return {

@@ -15,7 +15,6 @@ from neuromill.tokenizers.rejection import Stretches
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from neuromill.tokenizers.config import FitConfig
     from neuromill.tokenizers.montage import Group
     from neuromill.tokenizers.rejection import Rejection
 
@@ -106,19 +105,6 @@ class WindowPlan:
         if rejection is None:  # drawn after the channels, as in fits from before there were rejections
             start = allowed.start(int(rng.integers(allowed.n_starts)))
         return WindowPick(recording, start, tuple(sorted(channels[int(i)] for i in chosen)))
-
-
-def plan_windows(
-    config: FitConfig, *, sfreq: float, n_times: Sequence[int], channels: Sequence[Sequence[int]]
-) -> WindowPlan:
-    """Make the plan that a fit's settings ask for, over recordings of ``n_times`` samples with these good channels."""
-    return WindowPlan(
-        n_times=tuple(n_times),
-        channels=tuple(tuple(rows) for rows in channels),
-        window_samples=max(1, round(config.segment_seconds * sfreq)),
-        rows=config.batch_size,
-        seed=config.seed,
-    )
 
 
 @dataclass(frozen=True, slots=True)
