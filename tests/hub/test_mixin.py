@@ -12,7 +12,13 @@ import torch
 from neuromill.models.config import CrissCrossConfig
 from neuromill.models.criss_cross import CrissCross
 from neuromill.models.eegssm import EEGSSM
+from neuromill.models.ndt3 import Ndt3
 from neuromill.records import ConfigError
+from neuromill.tokenizers.fixed import FixedTokenizer
+from neuromill.tokenizers.tfdual import TfDualTokenizer
+from neuromill.tokenizers.tokenizer import RvqTokenizer
+from support.codec import SMALL as CODEC
+from support.tfdual import CONFIG
 
 FILES = ["config.json", "model.safetensors"]
 
@@ -96,6 +102,46 @@ def test_other_models_share_it(tmp_path: Path) -> None:
         CrissCross.from_pretrained(tmp_path / "model", n_layers=2)
     with pytest.raises(ConfigError):
         EEGSSM.from_pretrained(tmp_path / "model")
+
+
+KINDS = [
+    pytest.param(CrissCross, {"latent_dim": 16, "n_layers": 1, "n_heads": 2, "fourier_dim": 6}, {"n_layers": 2}),
+    pytest.param(Ndt3, {"n_layers": 1, "hidden_dim": 32, "n_heads": 2}, {"n_layers": 2}),
+    pytest.param(EEGSSM, {"patch_size": 50, "num_res_layers": 1, "s4_lmax": 8}, {"n_outputs": 3}),
+    pytest.param(RvqTokenizer, {"network": CODEC.model_dump()}, {"normalization": {"clip": 4.0}}),
+    pytest.param(TfDualTokenizer, CONFIG.model_dump(mode="json"), {"min_channels": 4}),
+    pytest.param(FixedTokenizer, {"kind": "quantile", "sfreq": 50.0}, {"n_codes": 17}),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings", "changes"), KINDS)
+def test_settings_go_and_come(kind: type[Any], settings: dict[str, Any], changes: dict[str, Any]) -> None:
+    model = kind.from_config(settings)
+    config = json.loads(json.dumps(model.get_config()))
+    again, other = kind.from_config(config), kind.from_config(config, **changes)
+    assert type(again) is kind
+    assert again.config == model.config
+    assert again.get_config() == config
+    assert other.config == type(model.config).model_validate({**config, **changes}) != model.config
+    with pytest.raises((ConfigError, TypeError)):
+        kind.from_config(config, nosuch=1)
+
+
+def test_weights_of_a_model_from_settings_are_its_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    one = TfDualTokenizer.from_config(CONFIG.model_dump())
+    other = TfDualTokenizer.from_config(one.get_config())
+    assert one.digest != other.digest
+    assert TfDualTokenizer.from_pretrained(one.save_pretrained(tmp_path / "one")).digest == one.digest
+
+
+def test_settings_of_another_kind_are_refused() -> None:
+    with pytest.raises(ConfigError, match="settings of a TfDualTokenizer, not of a RvqTokenizer"):
+        RvqTokenizer.from_config(CONFIG.model_dump())
+    with pytest.raises(ConfigError, match="'nosuch' are unknown"):
+        RvqTokenizer.from_config({"kind": "nosuch"})
+    with pytest.raises(ConfigError, match="settings of the model are wrong"):
+        CrissCross.from_config({"n_layers": "many"})
 
 
 class FakeHub:

@@ -11,24 +11,35 @@ import tempfile
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from neuromill.records import ConfigError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
+
+    from neuromill.records import Config
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 
-class HubMixin:
-    """``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
+class Configured(Protocol):
+    """What has settings."""
 
-    A class says with ``files="package.module"`` where ``save_pretrained(model, folder)`` and
-    ``from_pretrained(folder, kind, **changes)`` are, ``kind`` being the class that is asked for. The module is
-    imported when it is first needed, so it may import the class::
+    @property
+    def config(self) -> Config:
+        """Everything but the weights."""
+
+
+class HubMixin:
+    """``save_pretrained``, ``from_pretrained``, ``push_to_hub``, ``get_config`` and ``from_config``.
+
+    A class keeps its settings as ``config`` and says with ``files="package.module"`` where
+    ``save_pretrained(model, folder)``, ``from_pretrained(folder, kind, **changes)`` and ``from_config(config, kind)``
+    are, ``kind`` being the class that is asked for. The module is imported when it is first needed, so it may import
+    the class::
 
         class CrissCross(HubMixin, nn.Module, files="neuromill.models.files"): ...
     """
@@ -40,6 +51,24 @@ class HubMixin:
         super().__init_subclass__(**arguments)
         if files:
             cls._files = files
+
+    def get_config(self: Configured) -> dict[str, Any]:
+        """All settings, as JSON values."""
+        return self.config.model_dump(mode="json")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], **changes: Any) -> Self:
+        """Build one of random weights from what ``get_config`` gave; ``changes`` are settings that shall differ.
+
+        Raises
+        ------
+        ConfigError
+            The settings are wrong, or those of another class.
+        """
+        model = import_module(cls._files).from_config({**config, **changes}, cls)
+        if not isinstance(model, cls):
+            raise ConfigError(f"settings of a {type(model).__name__}, not of a {cls.__name__}", where="from_config")
+        return model
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write settings and weights into a folder, complete or not at all; returns it."""

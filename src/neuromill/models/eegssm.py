@@ -171,10 +171,6 @@ class EEGSSM(HubMixin, nn.Module, files="neuromill.models.eegssm_files"):
         parameter = self.norm.weight
         self.final_layer = classifier(self.config).to(device=parameter.device, dtype=parameter.dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """All settings, as JSON values."""
-        return self.config.model_dump(mode="json")
-
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **changes: Any) -> Self:
         """Build a model of random weights from what ``get_config`` gave, of this class or of the published one."""

@@ -145,6 +145,14 @@ def from_pretrained(folder: str | os.PathLike[str], kind: type[nn.Module] = Cris
     return _assemble(architecture.model(config), weights, where=str(where))
 
 
+def from_config(config: Mapping[str, Any], kind: type[Model]) -> Model:
+    """Build a model of random weights from all or some of its settings; ``ConfigError`` where they are wrong."""
+    try:
+        return kind(_architecture_of(kind).config.model_validate(config))
+    except ValidationError as error:
+        raise ConfigError(f"settings of the model are wrong: {error}", where=kind.__name__) from error
+
+
 def import_published(
     path: str | os.PathLike[str], *, n_heads: int = PUBLISHED_HEADS, parity: bool = False
 ) -> PublishedCheckpoint:
