@@ -302,7 +302,7 @@ def test_an_average_reference_does_not_hide_the_channel_that_is_in_it():
     small[3] *= 1e-2
     large[3] *= 1e2
     assert run([Reference(), ExpectAmplitude()], small)[2].bads == {3: "implausible"}
-    with pytest.raises(RecordingError, match="average reference.*E3 ") as caught:
+    with pytest.raises(RecordingError, match=r"average reference.*E3 ") as caught:
         run([Reference(), ExpectAmplitude()], large)
     assert caught.value.code is FailureCode.UNIT_CONFLICT
     assert run([Reference(), ExpectAmplitude()], large, electrodes(19, bads=("",) * 3 + ("marked",) + ("",) * 15))

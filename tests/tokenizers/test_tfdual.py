@@ -169,6 +169,16 @@ def test_wrong_units_are_caught(signal, factor):
     assert refusal(signal * np.float32(factor), table()) is FailureCode.UNIT_CONFLICT
 
 
+@pytest.mark.parametrize("factor", [1e-6, 0.01, 100, 1e6])
+@pytest.mark.parametrize("n_wrong", range(1, len(NAMES) + 1))
+def test_wrong_units_of_some_channels_are_caught(signal, factor, n_wrong):
+    wrong = signal.copy()
+    wrong[:, :n_wrong] *= np.float32(factor)
+    assert refusal(wrong, table()) is FailureCode.UNIT_CONFLICT
+    if n_wrong < len(NAMES):  # bad ones are not looked at
+        random_tokenizer(CONFIG).require(table(bads=NAMES[:n_wrong]), len(wrong), lambda a, b: wrong[a:b])
+
+
 @pytest.mark.parametrize("factor", [0.2, 1, 5])
 def test_quiet_and_loud_recordings_are_none(tokenizer, signal, factor):
     tokenizer.require(table(), len(signal), lambda a, b: signal[a:b] * np.float32(factor))
