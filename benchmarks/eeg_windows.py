@@ -11,7 +11,7 @@ and its ``collate``. Its folder goes to the end of the module path: all run in o
 Three tables. Windows as they are stored, float16 [time, channel]: ours into a buffer of the caller, torch_brain's in
 the array that it gives back. Batches as they are stored, float16 [window, time, channel]: our loader with codes, masks,
 gains and ids beside them, our reader and torch_brain's ways without. The same batches turned into what a model takes,
-float32 [window, channel, time] in units of 100 uV, by the same operations on both sides. Equal values are checked first;
+float32 [window, channel, time] in units of 100 uV, by the same operations on both sides. Equal values are checked;
 then the ways take turns in another order each round. One thread of torch; our loader fills batches in ``--threads``.
 """
 
@@ -36,6 +36,7 @@ from neuromill.store.writer import SignalWriter, TokenWriter
 from neuromill.tokenizers.tfdual_config import CHANNELS_10_20
 from neuromill.training.coded_loader import CodedLoader, CodedLoaderConfig
 from neuromill.training.store_coded_signals import CodedStore, StoreCodedSignals
+from neuromill.training.task import Drawing
 from neuromill.training.windows import Window
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ def converted(batches: Batches, reader: StoreReader) -> Batches:
 
 def loader_of(source: StoreCodedSignals, places: list[Place], threads: int = 1) -> CodedLoader:
     windows = [Window(recording, start // HOP, start // HOP + FRAMES) for recording, start in places]
-    return CodedLoader(source, windows, CodedLoaderConfig(BATCH, 0.5, 0, ("made-up",), threads=threads, shuffle=False))
+    drawing = Drawing(BATCH, seed=0, threads=threads, shuffle=False)
+    return CodedLoader(source, windows, CodedLoaderConfig(drawing, 0.5, ("made-up",)))
 
 
 def check_windows(reads: dict[str, Read], draw: Draw) -> None:

@@ -24,6 +24,7 @@ from neuromill.store.writer import TokenWriter
 from neuromill.training.config import MaskingConfig, WindowConfig
 from neuromill.training.loader import BatchLoader, LoaderConfig
 from neuromill.training.store_tokens import StoreTokens
+from neuromill.training.task import Drawing
 from neuromill.training.windows import plan_windows
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def cases(tokens: StoreTokens, window_frames: int, batch_size: int) -> dict[str,
     )
 
     def loader(threads: int) -> int:
-        config = LoaderConfig(window_frames, batch_size, MaskingConfig(), seed=0, threads=threads)
+        config = LoaderConfig(Drawing(batch_size, seed=0, threads=threads), window_frames, MaskingConfig())
         return sum(len(batch.ids) for batch in BatchLoader(tokens, windows, config).epoch(0))
 
     def bare() -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from neuromill.training.config import MaskingConfig, WindowConfig
 from neuromill.training.loader import BatchLoader, LoaderConfig, TokenBatch
+from neuromill.training.task import Drawing
 from neuromill.training.tokens import MemoryTokens
 from neuromill.training.windows import plan_windows
 from support.tokens import memory_tokens, recording
@@ -20,10 +21,9 @@ TOKENS = memory_tokens(
 
 
 def loader(tokens: MemoryTokens = TOKENS, **changes: object) -> BatchLoader:
-    settings = {"window_frames": 40, "batch_size": 3, "masking": MaskingConfig(), "seed": 9} | changes
-    return BatchLoader(
-        tokens, plan_windows(tokens.recordings, WindowConfig(window_frames=40)), LoaderConfig(**settings)
-    )
+    drawing = Drawing(**({"batch_size": 3, "seed": 9} | changes))
+    windows = plan_windows(tokens.recordings, WindowConfig(window_frames=40))
+    return BatchLoader(tokens, windows, LoaderConfig(drawing, 40, MaskingConfig()))
 
 
 def digest(batch: TokenBatch) -> str:

@@ -13,11 +13,14 @@ from neuromill.store.reader import StoreReader
 from neuromill.store.writer import RejectedWindows, SignalWriter, TokenWriter
 from neuromill.training.coded_loader import CodedLoader, CodedLoaderConfig
 from neuromill.training.store_coded_signals import CodedStore, StoreCodedSignals
+from neuromill.training.task import Drawing
 from neuromill.training.windows import Window
 
 NAMES, SFREQ, HOP, FRAMES, SEGMENT = ("C3", "C4", "CZ"), 50.0, 10, 24, 6
 NAME = "sub-01_eeg"
-BATCH = CodedLoaderConfig(2, 0.5, 0, ("lab-float16", "lab-float32", "lab-int16"), threads=1, shuffle=False)
+BATCH = CodedLoaderConfig(
+    Drawing(batch_size=2, seed=0, threads=1, shuffle=False), 0.5, ("lab-float16", "lab-float32", "lab-int16")
+)
 
 
 def write_store(folder: Path, encoding: str, *, dead: bool = False) -> CodedStore:

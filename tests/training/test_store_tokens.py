@@ -13,6 +13,7 @@ from neuromill.training.config import MaskingConfig, TrainConfig, WindowConfig
 from neuromill.training.criss_cross_task import train
 from neuromill.training.loader import BatchLoader, LoaderConfig
 from neuromill.training.store_tokens import StoreTokens
+from neuromill.training.task import Drawing
 from neuromill.training.windows import plan_windows
 from support.stores import channel_table, token_attributes
 from support.tokens import codebooks
@@ -104,7 +105,7 @@ def test_from_store_to_batches_and_to_a_trained_model(tmp_path: Path) -> None:
     rebuild_index(store)
     tokens = StoreTokens.open([store], pick=lambda r: r.entities["subject"] != "03")
     windows = WindowConfig(window_frames=25)
-    config = LoaderConfig(window_frames=25, batch_size=2, masking=MaskingConfig(), seed=0)
+    config = LoaderConfig(Drawing(batch_size=2, seed=0), window_frames=25, masking=MaskingConfig())
     rows = 0
     for batch in BatchLoader(tokens, plan_windows(tokens.recordings, windows), config).epoch(0):
         for row, one in enumerate(batch.ids):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from neuromill.training.coded_signals import CodedSource
     from neuromill.training.sampler import BatchPlan
+    from neuromill.training.task import Drawing
     from neuromill.training.windows import Window
 
 
@@ -87,17 +88,11 @@ class CodedBatch:
 
 @dataclass(frozen=True, slots=True)
 class CodedLoaderConfig:
-    """How batches are drawn and made; ``mask_epoch`` fixes the masks (validation), None draws new ones per epoch."""
+    """How batches are drawn and made; ``datasets`` are numbered by their places."""
 
-    batch_size: int
+    drawing: Drawing
     mask_share: float
-    seed: int
     datasets: tuple[str, ...]
-    threads: int = 2
-    rank: int = 0
-    world_size: int = 1
-    shuffle: bool = True
-    mask_epoch: int | None = None
 
 
 class CodedLoader:
@@ -113,12 +108,10 @@ class CodedLoader:
         self.source, self.windows, self.config, self.pin_memory = source, windows, config, pin_memory
         shapes = exact_shapes(windows, source.recordings)
         self.hop = source.recordings[0].hop_samples
-        self.sampling = Sampling(
-            shapes, config.batch_size, config.seed, config.rank, config.world_size, shuffle=config.shuffle
-        )
+        self.sampling = Sampling.of(shapes, config.drawing)
         largest = max(shape.n_channels * shape.n_frames for shape in shapes)
         self._dtype = source.dtype
-        self._slot_bytes = self._dtype.itemsize * config.batch_size * largest * self.hop
+        self._slot_bytes = self._dtype.itemsize * config.drawing.batch_size * largest * self.hop
 
     def __len__(self) -> int:
         """Batches per epoch and rank."""
@@ -134,7 +127,7 @@ class CodedLoader:
             self.sampling.epoch(epoch)[first_batch:stop],
             lambda plan, slot: self._fill(plan, epoch, slot),
             self._slot_bytes,
-            threads=self.config.threads,
+            threads=self.config.drawing.threads,
             pin_memory=self.pin_memory,
         )
 
@@ -171,6 +164,6 @@ class CodedLoader:
         )
 
     def _draw(self, epoch: int, index: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        fixed = self.config.mask_epoch
-        rng = mask_rng(self.config.seed, epoch if fixed is None else fixed, index)
+        drawing = self.config.drawing
+        rng = mask_rng(drawing.seed, epoch if drawing.mask_epoch is None else drawing.mask_epoch, index)
         return rng.random(shape) < self.config.mask_share

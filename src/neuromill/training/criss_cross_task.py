@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from neuromill.models.criss_cross import CrissCross
-from neuromill.records import ConfigError, Digest, canonical_json
+from neuromill.records import ConfigError, Digest
 from neuromill.training import loop
 from neuromill.training.loader import BatchLoader, LoaderConfig
 from neuromill.training.metrics import Scores, Tally
 from neuromill.training.objective import masked_prediction
 from neuromill.training.schedule import learning_rate
+from neuromill.training.task import Drawing, datasets_of, digest_of
 from neuromill.training.tokens import check_leakage, check_tokens
 from neuromill.training.windows import plan_windows
 
@@ -84,8 +85,9 @@ class CrissCrossTask:
         self._config, self._train, self._validation, self._codebooks = (
             config, train_tokens, validation_tokens, codebooks,
         )  # fmt: skip
-        everything = (train_tokens, *([] if validation_tokens is None else [validation_tokens]))
-        self.datasets = sorted({r.dataset for tokens in everything for r in tokens.recordings})
+        self.datasets = datasets_of(
+            [*train_tokens.recordings, *(validation_tokens.recordings if validation_tokens else ())]
+        )
 
     @property
     def config(self) -> TrainConfig:
@@ -94,9 +96,8 @@ class CrissCrossTask:
 
     def settings(self) -> dict[str, Any]:
         """Digests of the recordings and of the codebooks."""
-        data = [[r.name, r.n_frames, r.n_channels] for r in self._train.recordings]
         return {
-            "recordings": Digest.of(canonical_json(data)).hex,
+            "recordings": digest_of(self._train.recordings),
             "codebooks": Digest.of(self._codebooks.tobytes()).hex,
         }
 
@@ -137,18 +138,8 @@ class CrissCrossTask:
         config, windows = self._config, self._config.windows
         if config.model.parity:  # rests are dropped, windows do not overlap, and the grid is the published one
             windows = windows.model_copy(update={"min_frames": windows.window_frames, "stride_frames": None})
-        loader_config = LoaderConfig(
-            window_frames=windows.window_frames,
-            batch_size=config.batch_size,
-            masking=config.masking,
-            seed=config.seed,
-            parity=config.model.parity,
-            threads=config.loader_threads,
-            rank=place.rank,
-            world_size=place.world_size,
-            shuffle=shuffle,
-            mask_epoch=None if shuffle else 0,
-        )
+        drawing = Drawing.of(config, place, shuffle=shuffle)
+        loader_config = LoaderConfig(drawing, windows.window_frames, config.masking, parity=config.model.parity)
         planned = plan_windows(tokens.recordings, windows)
         return BatchLoader(tokens, planned, loader_config, pin_memory=place.pin_memory)
 

@@ -10,13 +10,13 @@ import torch
 
 from neuromill.models.eegssm import EEGSSM
 from neuromill.models.eegssm_config import UNKNOWN_INPUT, EEGSSMConfig, ModelInput
-from neuromill.records import ConfigError, Digest, canonical_json
+from neuromill.records import ConfigError, Digest
 from neuromill.training import loop
 from neuromill.training.coded_loader import CodedLoader, CodedLoaderConfig
 from neuromill.training.coded_signals import check_coded, plan_coded_windows
 from neuromill.training.eegssm_metrics import CodesScores, CodesTally, code_losses, frequency_baseline
 from neuromill.training.schedule import learning_rate
-from neuromill.training.task import Place
+from neuromill.training.task import Drawing, Place, datasets_of, digest_of
 from neuromill.training.tokens import check_leakage
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class EEGSSMTask:
         self._held_out = () if validation is None else plan_coded_windows(validation, config)
         self._model = model_config(config.model, everything[0], given)
         self._codes = everything[0]
-        self.datasets = tuple(sorted({one.dataset for one in everything}))
+        self.datasets = datasets_of(everything)
         self._steps_per_epoch = 1
 
     @property
@@ -120,9 +120,8 @@ class EEGSSMTask:
 
     def settings(self) -> dict[str, Any]:
         """Digests of the recordings and of the windows on both sides: rejection decides which there are."""
-        data = [[one.name, one.n_frames, one.n_channels] for one in self._training.recordings]
         return {
-            "recordings": Digest.of(canonical_json(data)).hex,
+            "recordings": digest_of(self._training.recordings),
             "train_windows": _digest(self._windows),
             "validation_windows": _digest(self._held_out),
         }
@@ -176,19 +175,9 @@ class EEGSSMTask:
         return [frequency_baseline(torch.from_numpy(self._training.code_counts()), held_out)]
 
     def _loader(self, source: CodedSource, windows: Sequence[Window], place: Place, *, shuffle: bool) -> CodedLoader:
-        config = self._config
-        loader_config = CodedLoaderConfig(
-            batch_size=config.batch_size,
-            mask_share=config.mask_share,
-            seed=config.seed,
-            datasets=self.datasets,
-            threads=config.loader_threads,
-            rank=place.rank,
-            world_size=place.world_size,
-            shuffle=shuffle,
-            mask_epoch=None if shuffle else 0,
-        )
-        return CodedLoader(source, windows, loader_config, pin_memory=place.pin_memory)
+        drawing = Drawing.of(self._config, place, shuffle=shuffle)
+        config = CodedLoaderConfig(drawing, self._config.mask_share, self.datasets)
+        return CodedLoader(source, windows, config, pin_memory=place.pin_memory)
 
 
 def _digest(windows: Sequence[Window]) -> str:

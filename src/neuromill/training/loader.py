@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from neuromill.training.config import MaskingConfig
     from neuromill.training.sampler import BatchPlan
+    from neuromill.training.task import Drawing
     from neuromill.training.tokens import TokenSource
     from neuromill.training.windows import Window
 
@@ -89,18 +90,12 @@ class TokenBatch:
 
 @dataclass(frozen=True, slots=True)
 class LoaderConfig:
-    """How batches are drawn and made; ``mask_epoch`` fixes the masks (validation), None draws new ones per epoch."""
+    """How batches are drawn and made."""
 
+    drawing: Drawing
     window_frames: int
-    batch_size: int
     masking: MaskingConfig
-    seed: int
     parity: bool = False
-    threads: int = 2
-    rank: int = 0
-    world_size: int = 1
-    shuffle: bool = True
-    mask_epoch: int | None = None
 
 
 class BatchLoader:
@@ -118,11 +113,9 @@ class BatchLoader:
         self.config = config
         self.pin_memory = pin_memory
         shapes = batch_shapes(windows, source.recordings, config.window_frames)
-        self.sampling = Sampling(
-            shapes, config.batch_size, config.seed, config.rank, config.world_size, shuffle=config.shuffle
-        )
+        self.sampling = Sampling.of(shapes, config.drawing)
         levels = source.recordings[0].n_quantizers
-        self._slot_bytes = config.batch_size * levels * max(s.n_channels * s.n_frames for s in shapes)
+        self._slot_bytes = config.drawing.batch_size * levels * max(s.n_channels * s.n_frames for s in shapes)
 
     def __len__(self) -> int:
         """Batches per epoch and rank."""
@@ -139,7 +132,7 @@ class BatchLoader:
             plans,
             lambda plan, slot: self._fill(plan, epoch, slot),
             self._slot_bytes,
-            threads=self.config.threads,
+            threads=self.config.drawing.threads,
             pin_memory=self.pin_memory,
         )
 
@@ -173,15 +166,15 @@ class BatchLoader:
         out[n_frames:] = 0
 
     def _masks(self, plan: BatchPlan, epoch: int) -> NDArray[np.bool_]:
-        config = self.config
-        epoch = epoch if config.mask_epoch is None else config.mask_epoch
+        config, drawing = self.config, self.config.drawing
+        epoch = epoch if drawing.mask_epoch is None else drawing.mask_epoch
         return np.stack(
             [
                 draw_mask(
                     config.masking,
                     len(self.windows[index]),
                     plan.shape.n_frames,
-                    mask_rng(config.seed, epoch, index),
+                    mask_rng(drawing.seed, epoch, index),
                     parity=config.parity,
                 )
                 for index in plan.windows

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from neuromill.training.task import Drawing
     from neuromill.training.windows import BatchShape
 
 
@@ -47,6 +48,11 @@ class Sampling:
     rank: int = 0
     world_size: int = 1
     shuffle: bool = True
+
+    @classmethod
+    def of(cls, shapes: Sequence[BatchShape], drawing: Drawing) -> Self:
+        """Draw windows of these shapes."""
+        return cls(shapes, drawing.batch_size, drawing.seed, drawing.rank, drawing.world_size, shuffle=drawing.shuffle)
 
     def epoch(self, epoch: int) -> tuple[BatchPlan, ...]:
         """Batches of this rank in one epoch.

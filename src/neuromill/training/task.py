@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
 
+from neuromill.records import Digest, canonical_json
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -90,6 +92,76 @@ class Place:
     rank: int = 0
     world_size: int = 1
     pin_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How a loader of windows draws its batches.
+
+    Attributes
+    ----------
+    threads
+        That fill batches ahead; they change no byte.
+    shuffle
+        False for validation: every window once over all ranks, in order.
+    mask_epoch
+        Fixes what is hidden (validation); None hides something else in every epoch.
+    """
+
+    batch_size: int
+    seed: int
+    threads: int = 2
+    rank: int = 0
+    world_size: int = 1
+    shuffle: bool = True
+    mask_epoch: int | None = None
+
+    @classmethod
+    def of(cls, config: RunConfig, place: Place, *, shuffle: bool) -> Self:
+        """For training (``shuffle``) or validation of a run."""
+        return cls(
+            batch_size=config.batch_size,
+            seed=config.seed,
+            threads=config.loader_threads,
+            rank=place.rank,
+            world_size=place.world_size,
+            shuffle=shuffle,
+            mask_epoch=None if shuffle else 0,
+        )
+
+
+class Described(Protocol):
+    """What names a recording among the settings of a run."""
+
+    @property
+    def name(self) -> str:
+        """Unique among all recordings of a run."""
+        ...
+
+    @property
+    def dataset(self) -> str:
+        """Data set, whatever its version."""
+        ...
+
+    @property
+    def n_frames(self) -> int:
+        """Frames that hold something."""
+        ...
+
+    @property
+    def n_channels(self) -> int:
+        """All channels."""
+        ...
+
+
+def digest_of(recordings: Sequence[Described]) -> str:
+    """Digest of names and sizes, for ``Task.settings``."""
+    return Digest.of(canonical_json([[one.name, one.n_frames, one.n_channels] for one in recordings])).hex
+
+
+def datasets_of(recordings: Sequence[Described]) -> tuple[str, ...]:
+    """Names of the data sets, sorted: their places number them in a tally."""
+    return tuple(sorted({one.dataset for one in recordings}))
 
 
 class Task(Protocol[B, O, S_co]):
