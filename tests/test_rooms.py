@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "stages": NEUTRAL
     | {"catalog", "sources", "readers", "signals", "store", "tokenizers", "models", "training", "reports", "synthetic"},
 }
-TOP = {"cli", "service"}  # these sit on top and may import everything below
+TOP = {"cli"}  # sits on top and may import everything below
 FORBIDDEN_LIBRARIES = {"prefect", "prefect_dask", "neuromill_flows"}
 
 
