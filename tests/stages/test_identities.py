@@ -59,7 +59,7 @@ def test_an_identity_is_the_same_every_time_and_a_safe_name() -> None:
     ("change", "first"),
     [
         ({"prepare": filtered(0.5)}, "prepare"),
-        ({"prepare": filtered(1.0, sfreq=25.0)}, "prepare"),
+        ({"prepare": filtered(1.0, sfreq=25.0), "tokenizer": {"normalization": {"sfreq": 25.0}}}, "prepare"),
         ({"prepare": {"dtype": "float32"}}, "prepare"),
         ({"prepare": {"min_seconds": 2.0}}, "prepare"),
         ({"fit": {"seed": 1}}, "fit"),

@@ -176,3 +176,70 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
     path.write_text(find_pipeline("demo").read_text() + "\nname: another\n")
     with pytest.raises(ConfigError, match="'name' occurs twice"):
         load_pipeline(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "told"),
+    [
+        (
+            "demo-eeg",
+            ["prepare.steps.resample.sfreq=256"],
+            "prepare.steps.resample.sfreq is 256 Hz, tokenizer.sfreq 200",
+        ),
+        ("meg-xl", ["prepare.steps.resample.sfreq=60"], "60 Hz, tokenizer.normalization.sfreq 50 Hz"),
+        ("demo-eeg", ["tokenizer.sfreq=250"], "resample.sfreq is 200 Hz, tokenizer.sfreq 250 Hz"),
+        ("demo-eeg", ["tokenizer={kind: mu_law, sfreq: 100}", "train={}"], "200 Hz, tokenizer.sfreq 100 Hz"),
+        ("demo-eeg", ["train.model.patch_size=200"], "patch_size is 200 samples, a frame of the tokenizer has 100"),
+        ("codebrain", ["tokenizer={kind: biocodec, normalization: {sfreq: 200}}", "fit={}"], "tokenizer has 12"),
+        ("demo-eeg", ["train.model.sfreq=250"], "a signal at 200 Hz for a model trained at 250 Hz"),
+        (
+            "demo-eeg",
+            ["train.model.unit_volts=1.0e-6"],
+            "in units of 100 uV for a model trained on one in units of 1 uV",
+        ),
+        ("demo-eeg", ["train.windows.window_patches=15"], "train.windows are 15 patches every 15"),
+        ("demo-eeg", ["tokenize.segment_seconds=30"], "segment_seconds is 30, the tokenizer sees windows of 5 s"),
+        ("demo-eeg", ["train={kind: criss_cross}"], "criss_cross takes tokens of biocodec, tokenizer.kind is tfdual"),
+        ("meg-xl", ["train={kind: ndt3}"], "ndt3 takes tokens of ndt3, tokenizer.kind is biocodec"),
+        ("ndt3", ["train={kind: eegssm}"], "tokenizer.kind is ndt3"),
+        ("demo-eeg", ["fit={steps: 3}"], "fit.kind is biocodec, tokenizer.kind tfdual"),
+        ("demo", ["fit={kind: tfdual}"], "fit.kind is tfdual, tokenizer.kind biocodec"),
+        ("ndt3", ["tokenizer={kind: biocodec}", "train={}"], "prepare.kind is spikes"),
+        ("meg-xl", ["tokenizer={kind: ndt3}"], "prepare.kind is signal"),
+        ("demo-eeg", ["prepare.steps.0={step: pick_bipolar}"], "pick_bipolar leaves 0 of the 19 channels"),
+        ("meg-xl", ["tokenizer={kind: tfdual, sfreq: 50}"], "keeps MEG alone"),
+    ],
+)
+def test_sections_that_rule_each_other_out_are_refused_before_anything_is_made(
+    name: str, overrides: list[str], told: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_pipeline(find_pipeline(name), overrides)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("demo-eeg", ["prepare.steps.resample.sfreq=256", "tokenizer.sfreq=256"]),
+        ("demo-eeg", ["prepare.steps.resample.sfreq=256", "pretrained.source=/a/folder"]),
+        (
+            "demo-eeg",
+            [
+                "tokenizer.network={patch_samples: 50, width: 112, heads: 4}",
+                "train.model.patch_size=50",
+                "train.windows={}",
+            ],
+        ),
+        ("demo-eeg", ["train.windows.window_patches=20"]),
+        ("demo-eeg", ["train.windows.window_patches=5"]),
+        ("demo-eeg", ["tokenize.segment_seconds=5"]),
+        ("demo-eeg", ["tokenizer={kind: mu_law}", "train={}"]),
+        ("demo-eeg", ["prepare.steps.0={step: pick_bipolar, pairs: [FZ-CZ]}", "tokenizer.channels=[fz-cz]"]),
+        ("demo-eeg", ["prepare.steps.0={step: pick, picks: [eeg]}"]),
+        ("meg-xl", ["tokenizer={kind: tfdual, sfreq: 50, channels: [], input: {scaling: robust}}", "tokenize={}"]),
+    ],
+)
+def test_sections_that_agree_load(name: str, overrides: list[str]) -> None:
+    assert load_pipeline(find_pipeline(name), overrides).name == name

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from neuromill.models.eegssm_config import ModelInput
+from neuromill.stages.consistency import model_input
 from neuromill.stages.identities import prepare_identity
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.sections import eegssm_training
-from neuromill.tokenizers.tfdual_config import TfDualTokenizerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from neuromill.models.eegssm_config import ModelInput
     from neuromill.records import Recording
     from neuromill.stages.work import WorkContext
     from neuromill.stages.workspace import Workspace
@@ -45,7 +45,4 @@ def open_coded(workspace: Workspace, context: WorkContext, recordings: Sequence[
 
 def input_of(tokenizer: Tokenizer) -> ModelInput:
     """What a model is given that learns the codes of a tokenizer: signals at its rate, over the divisor it stored."""
-    config = tokenizer.config
-    if isinstance(config, TfDualTokenizerConfig) and config.input.scaling == "fixed":
-        return ModelInput(tokenizer.sfreq, config.input.unit_volts)
-    return ModelInput(tokenizer.sfreq, "segment")
+    return model_input(tokenizer.config)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import yaml
-from pydantic import Discriminator, Field, Tag, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from neuromill.catalog.strict_yaml import parse_yaml
 from neuromill.records import Config, ConfigError
+from neuromill.stages.consistency import contradictions
 from neuromill.stages.prepare_config import PrepareConfig, SpikePrepareConfig
 from neuromill.tokenizers.config import FitConfig, GateConfig, TokenizeConfig, TokenizerConfig
 from neuromill.tokenizers.fixed_config import MuLawConfig, QuantileConfig
@@ -89,6 +90,13 @@ class Pipeline(Config):
     train: Train = TrainConfig()
     pretrained_model: str = ""
     keep_raw: Annotated[bool, Field(description="keep fetched raw files after they are prepared")] = True
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        found = contradictions(self)
+        if found:
+            raise ValueError("; ".join(found))
+        return self
 
 
 def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
