@@ -88,15 +88,17 @@ def test_length_of_windows() -> None:
 def test_a_bench_gives_back_what_the_tokenizer_gives_back() -> None:
     signal = np.random.default_rng(0).standard_normal((2, 8, 500)).astype(np.float32)
     same = Bench(Contender("mu", FixedTokenizer(MuLawConfig(sfreq=100.0, n_codes=4095))), 100.0, 4)
-    back, codes = same.round_trip(signal, table())
-    assert codes.shape == (2, 500, 1, 8)
-    assert np.abs(back - signal).max() < 0.02
+    trip = same.round_trip(signal, table())
+    assert trip.codes.shape == (2, 500, 1, 8)
+    assert np.abs(trip.back - signal).max() < 0.02
+    assert trip.amplitudes == ()
     assert same.speed > 0
     joint = random_tokenizer()  # windows of 240 samples at 200 Hz
     bench = Bench(Contender("joint", joint), 100.0, 8)
     assert bench.pieces(1000) == [(0, 240), (240, 480), (480, 720), (720, 960), (960, 1000)]
-    back, codes = bench.round_trip(signal, table())
-    assert (back.shape, codes.shape) == (signal.shape, (2, 25, 2, 8))
+    trip = bench.round_trip(signal, table())
+    assert (trip.back.shape, trip.codes.shape) == (signal.shape, (2, 25, 2, 8))
+    assert [one.frequency.shape for one in trip.amplitudes] == [(2, 8, n, 21) for n in (6, 6, 6, 6, 1)]
 
 
 def test_pipelines_and_others_in_one_table(walked: Road, opened: Workspace, tmp_path: Path) -> None:
@@ -126,6 +128,9 @@ def test_pipelines_and_others_in_one_table(walked: Road, opened: Workspace, tmp_
     columns, rows = table_of(found)
     assert {len(row) for row in rows} == {len(columns)}
     assert rows[0][0] == "tiny (biocodec) (fitted on these)"
+    assert [bool(one.amplitude_error) for one in found.tokenizers] == [False] * 4 + [True]
+    (note,) = [note for note in notes_of(found) if "temporal codebook" in note]
+    assert "theta" in note
     assert json.loads(json.dumps(found.as_dict()))["tokenizers"][2]["kind"] == "mu_law"
     contents = contents_of(found)
     assert len(contents.contestants) == 5

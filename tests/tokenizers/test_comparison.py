@@ -10,6 +10,7 @@ from scipy.signal import butter, sosfiltfilt
 
 from neuromill.records import ConfigError
 from neuromill.tokenizers.comparison import (
+    AmplitudeScores,
     Band,
     RowScores,
     bands_within,
@@ -20,6 +21,7 @@ from neuromill.tokenizers.comparison import (
 )
 from neuromill.tokenizers.fixed import FixedTokenizer
 from neuromill.tokenizers.fixed_config import MuLawConfig
+from neuromill.tokenizers.tfdual import Amplitudes
 from neuromill.tokenizers.usage import Usage
 from support.codec import small_tokenizer
 
@@ -121,6 +123,35 @@ def test_joined_rows_weigh_alike() -> None:
     joined = RowScores.joined(parts).fidelity(bands)
     assert joined.n_rows == 4
     assert joined.correlation == pytest.approx(np.mean([*parts[0].correlation, *parts[1].correlation]))
+
+
+def test_amplitude_errors_are_shares_of_the_variation_within_a_band() -> None:
+    rng = np.random.default_rng(0)
+    freqs = np.arange(0, 40, 2.0)
+    bands = (Band("low", 1, 8), Band("none", 8.5, 9.5), Band("high", 9, 30))
+    bins = {band.name: (freqs >= band.low) & (freqs < band.high) for band in bands}
+    target = rng.standard_normal((3, 4, 5, 20)).astype(np.float32) + freqs.astype(np.float32)
+    rows = np.ones((3, 4), bool)
+    rows[1, 2] = False
+    means = np.empty_like(target)
+    for band in bins.values():
+        means[..., band] = target[rows][..., band].mean() if band.any() else 0
+    noisy = target + np.sqrt(0.5).astype(np.float32) * rng.standard_normal(target.shape).astype(np.float32)
+    target[1, 2] = np.nan
+
+    def scores(frequency: np.ndarray, part: slice = slice(None)) -> AmplitudeScores:
+        found = Amplitudes(target[part], frequency[part], means[part], freqs)
+        return AmplitudeScores.of(found, rows[part], bands)
+
+    perfect = scores(target).shares(bands)
+    assert perfect["frequency"] == {"low": 0, "high": 0}
+    assert perfect["temporal"] == pytest.approx({"low": 1, "high": 1})
+    variance = {name: target[rows][..., bins[name]].var(dtype=np.float64) for name in ("low", "high")}
+    found = scores(noisy).shares(bands)["frequency"]
+    errors = {name: np.square(noisy - target)[rows][..., bins[name]].mean(dtype=np.float64) for name in variance}
+    assert found == pytest.approx({name: errors[name] / variance[name] for name in variance}, rel=1e-5)
+    halves = scores(noisy, slice(0, 1)) + scores(noisy, slice(1, 3))
+    assert halves.shares(bands)["frequency"] == pytest.approx(found)
 
 
 def test_rates() -> None:

@@ -214,6 +214,32 @@ def test_decoding_from_the_store_is_the_round_trip(tokenizer):
     assert evaluate(tokenizer, [torch.from_numpy(windows)]).n_rows == 16
 
 
+def magnitudes(windows, there):
+    """Oracle: [window, channel, time] to z-scored magnitudes [window, channel, patch, bin] over channels ``there``."""
+    spectrum = np.abs(np.fft.rfft(windows.reshape(*windows.shape[:2], -1, 40).astype(np.float64)))
+    out = np.full(spectrum.shape, np.nan)
+    for one, found, known in zip(out, spectrum, there, strict=True):
+        one[known] = (found[known] - found[known].mean()) / found[known].std(ddof=1)
+    return out
+
+
+def test_magnitudes_that_both_codebooks_give_back(tokenizer):
+    windows = eeg_like(2, 8, WINDOW)
+    windows[1, 2, 5] = np.nan
+    there = np.isfinite(windows).all(axis=-1)
+    block = tokenizer.encode_segments(windows, table(), 16)
+    found = tokenizer.amplitudes(windows, block, table(), 16)
+    decoded = tokenizer.decode_segments(block, table(), WINDOW, 16)
+    np.testing.assert_allclose(found.target, magnitudes(windows, there), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.temporal, magnitudes(decoded, there), rtol=1e-3, atol=1e-3)
+    scaled = scale_windows(torch.from_numpy(windows), CONFIG.input, 40)
+    with torch.no_grad():
+        expected = tokenizer.network(scaled.x, None, scaled.valid).amplitude.numpy()
+    np.testing.assert_allclose(found.frequency[there], expected[there], rtol=1e-4, atol=1e-5)
+    assert np.isnan(found.frequency[~there]).all()
+    assert found.freqs.tolist() == [5.0 * i for i in range(21)]
+
+
 def test_decoding_leaves_out_what_was_not_there(tokenizer):
     windows = eeg_like(1, 8, WINDOW)
     windows[0, 2, 5] = np.nan

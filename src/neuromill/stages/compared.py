@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ class Compared:
         Whether the windows had to be brought to its rate.
     seen
         Whether it was fitted on one of the recordings that it is compared on.
+    amplitude_error
+        Where a tokenizer has a codebook of its own for spectra: share of the variation of the magnitudes of patches
+        that is wrong, by codebook (``frequency``, ``temporal``) and band; {} elsewhere.
     encode_speed
         Seconds of signal times channels that were encoded in a second, measured here: it depends on the machine.
     """
@@ -41,6 +44,7 @@ class Compared:
     fidelity: Fidelity
     usage: Usage
     encode_speed: float
+    amplitude_error: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -56,6 +60,10 @@ class Compared:
             "si_sdr_db": round(self.fidelity.si_sdr_db, 3),
             "band_error": {name: round(value, 4) for name, value in self.fidelity.band_error.items()},
             "band_level_db": {name: round(value, 2) for name, value in self.fidelity.band_level_db.items()},
+            "amplitude_error": {
+                codebook: {name: round(value, 4) for name, value in bands.items()}
+                for codebook, bands in self.amplitude_error.items()
+            },
             "usage": self.usage.summary() | {"used_codes": self.usage.used_codes.tolist()},
             "encode_speed_on_this_machine": round(self.encode_speed, 1),
         }

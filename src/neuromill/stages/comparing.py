@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from neuromill.stages.selection import Selection
     from neuromill.stages.workspace import Workspace
     from neuromill.store.reader import StoreReader
-    from neuromill.tokenizers.comparison import Band, RowScores
+    from neuromill.tokenizers.comparison import AmplitudeScores, Band, RowScores
     from neuromill.tokenizers.protocol import Tokenizer
     from neuromill.tokenizers.rejection import Rejection
+    from neuromill.tokenizers.tfdual import Amplitudes
     from neuromill.tokenizers.usage import Usage
 
     Signal = NDArray[np.float32]
@@ -289,6 +290,18 @@ def _batches(sources: Sequence[_Source], plan: Iterable[tuple[int, int]], window
             yield _Batch(source, some, signal, np.stack([source.rejected(start, start + window) for start in some]))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Trip:
+    """Windows there and back: float32 [window, channel, time], and their codes [window, frame, quantizer, channel].
+
+    ``amplitudes`` are those of each piece, where a tokenizer has a codebook of its own for spectra.
+    """
+
+    back: Signal
+    codes: NDArray[np.integer]
+    amplitudes: tuple[Amplitudes, ...] = ()
+
+
 @dataclass(slots=True, eq=False)
 class Bench:
     """One tokenizer at work: encodes, decodes, and is timed while it encodes."""
@@ -315,19 +328,19 @@ class Bench:
         step = self.tokenizer.window_samples or n_times
         return [(start, min(start + step, n_times)) for start in range(0, n_times, step)]
 
-    def round_trip(
-        self, signal: Signal, channels: ChannelTable, rejected: NDArray[np.bool_] | None = None
-    ) -> tuple[Signal, NDArray[np.integer]]:
-        """Reconstruct float32 [window, channel, time]; also give the codes, [window, frame, quantizer, channel].
+    def round_trip(self, signal: Signal, channels: ChannelTable, rejected: NDArray[np.bool_] | None = None) -> Trip:
+        """Encode and decode float32 [window, channel, time].
 
         A joint tokenizer does not get to see what is ``rejected``, bool like the signal: as in ``tokenize``.
         """
+        from neuromill.tokenizers.tfdual import TfDualTokenizer
+
         n_own = round(signal.shape[-1] / self.sfreq * self.tokenizer.sfreq)
         own = resampled(signal, self.sfreq, self.tokenizer.sfreq, n_own)
         if rejected is not None and self.tokenizer.is_joint:
             nearest = np.minimum(np.arange(n_own) * self.sfreq / self.tokenizer.sfreq, signal.shape[-1] - 1).astype(int)
             own = np.where(rejected[..., nearest], np.float32(np.nan), own)
-        parts, codes = [], []
+        parts, codes, amplitudes = [], [], []
         for start, stop in self.pieces(n_own):
             piece = np.ascontiguousarray(own[..., start:stop])
             if not self.is_warm:  # the first pass of a network pays for what all share
@@ -339,9 +352,11 @@ class Bench:
             self.encoded_seconds += piece.size / self.tokenizer.sfreq
             codes.append(block.codes)
             parts.append(self.tokenizer.decode_segments(block, channels, stop - start, self.rows_per_forward))
+            if isinstance(self.tokenizer, TfDualTokenizer):
+                amplitudes.append(self.tokenizer.amplitudes(piece, block, channels, self.rows_per_forward))
         decoded = np.concatenate(parts, axis=-1)
         back = resampled(decoded, self.tokenizer.sfreq, self.sfreq, signal.shape[-1])
-        return back, np.concatenate(codes, axis=1)
+        return Trip(back, np.concatenate(codes, axis=1), tuple(amplitudes))
 
 
 @dataclass(slots=True, eq=False)
@@ -353,13 +368,14 @@ class Judging:
     band: Band
     scores: list[list[RowScores]] = field(default_factory=list)
     usages: list[Usage] = field(default_factory=list)
+    amplitudes: dict[int, AmplitudeScores] = field(default_factory=dict)
     n_rows: int = 0
     n_seen: int = 0
     shown: Shown | None = None
 
     def see(self, batch: _Batch) -> None:
         """Encode, decode and score the windows of a batch."""
-        from neuromill.tokenizers.comparison import bands_within, score_rows, shape_of
+        from neuromill.tokenizers.comparison import AmplitudeScores, bands_within, score_rows, shape_of
         from neuromill.tokenizers.usage import Usage
 
         if not self.scores:
@@ -367,17 +383,21 @@ class Judging:
             self.usages = [Usage.empty(one.tokenizer.n_quantizers, one.tokenizer.codebook_size) for one in self.benches]
         trips = [bench.round_trip(batch.signal, batch.source.channels, batch.rejected) for bench in self.benches]
         alive = batch.usable
-        for back, _ in trips:
-            alive &= np.isfinite(back).all(axis=-1)
+        for trip in trips:
+            alive &= np.isfinite(trip.back).all(axis=-1)
         self.n_seen += alive.size
         self.n_rows += int(alive.sum())
         if not alive.any():
             return
-        target = shape_of(batch.signal[alive], self.sfreq, self.band)
-        outputs = [shape_of(back[alive], self.sfreq, self.band) for back, _ in trips]
-        for number, (_, codes) in enumerate(trips):
-            self.scores[number].append(score_rows(target, outputs[number], self.sfreq, bands_within(self.band)))
-            self.usages[number] += Usage.of(codes.transpose(0, 3, 2, 1)[alive], self.usages[number].counts.shape[1])
+        target, bands = shape_of(batch.signal[alive], self.sfreq, self.band), bands_within(self.band)
+        outputs = [shape_of(trip.back[alive], self.sfreq, self.band) for trip in trips]
+        for number, trip in enumerate(trips):
+            self.scores[number].append(score_rows(target, outputs[number], self.sfreq, bands))
+            codes = trip.codes.transpose(0, 3, 2, 1)[alive]
+            self.usages[number] += Usage.of(codes, self.usages[number].counts.shape[1])
+            for one in trip.amplitudes:
+                more, before = AmplitudeScores.of(one, alive, bands), self.amplitudes.get(number)
+                self.amplitudes[number] = more if before is None else before + more
         if self.shown is None:
             self.shown = self._show(batch, alive, target, outputs)
 
@@ -442,7 +462,7 @@ def _result(
 def _compared(judging: Judging, number: int, seconds: float, used: Sequence[str]) -> Compared:
     from neuromill.tokenizers.comparison import RowScores, bands_within, rate_of
 
-    bench, usage = judging.benches[number], judging.usages[number]
+    bench, usage, bands = judging.benches[number], judging.usages[number], bands_within(judging.band)
     one, tokenizer = bench.contender, bench.tokenizer
     segment = seconds if tokenizer.window_samples is None else tokenizer.window_samples / tokenizer.sfreq
     return Compared(
@@ -457,7 +477,8 @@ def _compared(judging: Judging, number: int, seconds: float, used: Sequence[str]
         resampled=tokenizer.sfreq != judging.sfreq,
         seen=bool(one.fitted_on & set(used)),
         rate=rate_of(tokenizer, usage, segment),
-        fidelity=RowScores.joined(judging.scores[number]).fidelity(bands_within(judging.band)),
+        fidelity=RowScores.joined(judging.scores[number]).fidelity(bands),
+        amplitude_error=judging.amplitudes[number].shares(bands) if number in judging.amplitudes else {},
         usage=usage,
         encode_speed=bench.speed,
     )

@@ -59,7 +59,19 @@ def notes_of(comparison: Comparison) -> list[str]:
         f"* seconds of signal times channels encoded per second, measured on this machine ({comparison.device}, "
         f"{comparison.n_threads} threads): another machine, other numbers"
     )
-    return [windows, domain, speed, *(f"left out: {reason}" for reason in comparison.refused)]
+    spectra = [_spectra(one) for one in comparison.tokenizers if one.amplitude_error]
+    return [windows, domain, *spectra, speed, *(f"left out: {reason}" for reason in comparison.refused)]
+
+
+def _spectra(one: Compared) -> str:
+    """What the columns do not score: the codebook for spectra."""
+    frequency, temporal = (one.amplitude_error[codebook] for codebook in ("frequency", "temporal"))
+    listed = ", ".join(f"{name} {value:.2f} / {temporal[name]:.2f}" for name, value in frequency.items())
+    return (
+        f"{one.name}: the columns score the waveform, which its temporal codebook makes alone; the frequency codebook, "
+        "half of its bits, makes spectra. Error of the amplitudes of patches by the latter / by the waveform, "
+        f"1 is as good as the mean of the band: {listed}"
+    )
 
 
 def contents_of(comparison: Comparison) -> ComparisonContents:

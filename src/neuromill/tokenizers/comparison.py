@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neuromill.tokenizers.protocol import Tokenizer
+    from neuromill.tokenizers.tfdual import Amplitudes
     from neuromill.tokenizers.usage import Usage
 
     Rows = NDArray[np.floating[Any]]
@@ -212,6 +213,57 @@ def _band_power(rows: NDArray[np.float64], freqs: NDArray[np.float64], bands: Se
     power = np.abs(np.fft.rfft(rows * taper)) ** 2
     sums = [power[:, (freqs >= band.low) & (freqs < band.high)].sum(axis=1) for band in bands]
     return np.asarray(np.stack(sums, axis=1) if sums else np.zeros((len(rows), 0)), np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AmplitudeScores:
+    """Sums over channels of windows, patches and bins, float64 [band]; those of several windows add up.
+
+    Attributes
+    ----------
+    n, total, squares
+        Number, sum and sum of squares of the true magnitudes.
+    errors
+        Squared errors, by codebook.
+    """
+
+    n: NDArray[np.float64]
+    total: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    errors: dict[str, NDArray[np.float64]]
+
+    @classmethod
+    def of(cls, found: Amplitudes, rows: NDArray[np.bool_], bands: Sequence[Band]) -> AmplitudeScores:
+        """Score the rows that count, bool [segment, channel]."""
+        bins = [(found.freqs >= band.low) & (found.freqs < band.high) for band in bands]
+        target = found.target[rows].astype(np.float64)
+        errors = {name: np.square(getattr(found, name)[rows] - target) for name in ("frequency", "temporal")}
+
+        def summed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.array([values[..., one].sum() for one in bins], np.float64)
+
+        return cls(
+            summed(np.ones_like(target)),
+            summed(target),
+            summed(np.square(target)),
+            {name: summed(values) for name, values in errors.items()},
+        )
+
+    def __add__(self, other: AmplitudeScores) -> AmplitudeScores:
+        errors = {name: values + other.errors[name] for name, values in self.errors.items()}
+        return AmplitudeScores(self.n + other.n, self.total + other.total, self.squares + other.squares, errors)
+
+    def shares(self, bands: Sequence[Band]) -> dict[str, dict[str, float]]:
+        """Squared error over the variance within the band, by codebook and band: 1 is as good as the band's mean."""
+        variation = self.squares - self.total**2 / np.maximum(self.n, 1)
+        return {
+            name: {
+                band.name: float(error / whole)
+                for band, error, whole in zip(bands, values, variation, strict=True)
+                if whole > 0
+            }
+            for name, values in self.errors.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)

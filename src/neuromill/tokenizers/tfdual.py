@@ -16,7 +16,8 @@ from neuromill.tokenizers.fixed import robust_deviation
 from neuromill.tokenizers.montage import MISSING, channel_groups, present
 from neuromill.tokenizers.protocol import CodeBlock, RoundTrip, as_codes
 from neuromill.tokenizers.tfdual_checks import require_windows
-from neuromill.tokenizers.tfdual_network import TEMPORAL
+from neuromill.tokenizers.tfdual_losses import spectral_targets
+from neuromill.tokenizers.tfdual_network import FREQUENCY, TEMPORAL
 from neuromill.tokenizers.tokenizer import tokenizer_digest
 
 if TYPE_CHECKING:
@@ -53,6 +54,28 @@ class Scaled:
     def valid(self) -> Tensor:
         """Bool [window, channel]: which channels are there."""
         return self.scale.isfinite()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Amplitudes:
+    """Magnitudes of patches, float32 [segment, channel, patch, bin]; NaN for channels that are not there.
+
+    Attributes
+    ----------
+    target
+        Of the signal.
+    frequency
+        What the frequency decoder gives back.
+    temporal
+        Of the waveform that the temporal decoder gives back.
+    freqs
+        Hz, float64 [bin].
+    """
+
+    target: NDArray[np.float32]
+    frequency: NDArray[np.float32]
+    temporal: NDArray[np.float32]
+    freqs: NDArray[np.float64]
 
 
 def scale_windows(windows: Tensor, config: TfDualInputConfig, patch_samples: int) -> Scaled:
@@ -163,8 +186,7 @@ class TfDualTokenizer(HubMixin, files="neuromill.tokenizers.sharing"):
         for group in channel_groups(self.config, table):
             scaled = self._scaled(_gather(signal, group, table.bads))
             result = self._encode(scaled.x, rows_per_forward).permute(0, 3, 1, 2).cpu().numpy()
-            at = [position for position, channel in enumerate(group) if channel != MISSING]
-            members = [group[position] for position in at]
+            at, members = _members(group)
             codes[..., members] = result[..., at]
             scale[:, members] = scaled.scale.cpu().numpy()[:, at]
         return CodeBlock(as_codes(codes, self.codebook_size), scale)
@@ -178,18 +200,46 @@ class TfDualTokenizer(HubMixin, files="neuromill.tokenizers.sharing"):
         """
         table = _known(channels)
         out = np.full((len(block.codes), len(table), n_times), np.nan, np.float32)
-        temporal = block.codes[:, :, TEMPORAL].astype(np.int64)
         for group in channel_groups(self.config, table):
-            at = [position for position, channel in enumerate(group) if channel != MISSING]
-            members = [group[position] for position in at]
-            grid = torch.zeros(len(temporal), len(group), temporal.shape[1], dtype=torch.int64)
-            grid[:, at] = torch.from_numpy(temporal[..., members].transpose(0, 2, 1).copy())
-            known = torch.tensor([channel != MISSING for channel in group], device=self.device)
-            size = max(1, rows_per_forward // len(group))
-            waves = [self.network.decode(part.to(self.device), known) for part in grid.split(size)]
-            rows = torch.cat(waves).flatten(2)[:, at, :n_times].cpu().numpy()
+            at, members = _members(group)
+            rows = self._decode(block, group, TEMPORAL, rows_per_forward).flatten(2)[:, at, :n_times].cpu().numpy()
             out[:, members] = rows * block.scale[:, members, None]
         return out
+
+    def amplitudes(
+        self, signal: NDArray[np.float32], block: CodeBlock, channels: ChannelTable | None, rows_per_forward: int
+    ) -> Amplitudes:
+        """What both codebooks say of the magnitudes of every patch of float32 [segment, channel, time].
+
+        All are z-scored over the valid channels of a window, as the frequency decoder learns them.
+        """
+        table = _known(channels)
+        shape = (len(signal), len(table), block.codes.shape[1], self.config.n_bins)
+        freqs = np.arange(self.config.n_bins, dtype=np.float64) * (self.sfreq / self.hop_samples)
+        blank = np.full(shape, np.nan, np.float32)
+        out = Amplitudes(blank, blank.copy(), blank.copy(), freqs)
+        for group in channel_groups(self.config, table):
+            scaled = self._scaled(_gather(signal, group, table.bads))
+            waves = self._decode(block, group, TEMPORAL, rows_per_forward)
+            target, temporal = (spectral_targets(x, self.config, scaled.valid).amplitude for x in (scaled.x, waves))
+            frequency = self._decode(block, group, FREQUENCY, rows_per_forward)
+            at, members = _members(group)
+            pairs = ((out.target, target), (out.frequency, frequency), (out.temporal, temporal))
+            for array, found in pairs:
+                known = torch.where(scaled.valid[..., None, None], found, torch.nan)
+                array[:, members] = known[:, at].cpu().numpy()
+        return out
+
+    def _decode(self, block: CodeBlock, group: Group, level: int, rows_per_forward: int) -> Tensor:
+        """Decode the temporal or the frequency codes of a group: [segment, position, patch, sample or bin]."""
+        codes = block.codes[:, :, level].astype(np.int64)
+        at, members = _members(group)
+        grid = torch.zeros(len(codes), len(group), codes.shape[1], dtype=torch.int64)
+        grid[:, at] = torch.from_numpy(codes[..., members].transpose(0, 2, 1).copy())
+        known = torch.tensor([channel != MISSING for channel in group], device=self.device)
+        decode = self.network.decode if level == TEMPORAL else self.network.decode_amplitude
+        size = max(1, rows_per_forward // len(group))
+        return torch.cat([decode(part.to(self.device), known) for part in grid.split(size)])
 
     def round_trip(self, windows: Tensor) -> RoundTrip:
         """Encode and decode float32 [window, position, time] in physical units; the target is the scaled signal."""
@@ -223,6 +273,12 @@ def _known(channels: ChannelTable | None) -> ChannelTable:
             "this tokenizer must know which channels it is given", where="tokenizer", next_step="pass a channel table"
         )
     return channels
+
+
+def _members(group: Group) -> tuple[list[int], list[int]]:
+    """Positions of a group that have a channel, and their channels."""
+    at = [position for position, channel in enumerate(group) if channel != MISSING]
+    return at, [group[position] for position in at]
 
 
 def _gather(signal: NDArray[np.float32], group: Group, bads: tuple[str, ...]) -> Tensor:

@@ -189,3 +189,10 @@ class TfDual(nn.Module):
         with torch.autocast(codes.device.type, enabled=False):
             vectors = self.quantizer(TEMPORAL).decode(codes) * known[:, None, None]
             return cast("Tensor", self.waveform_head(self.decoders[TEMPORAL](vectors)))
+
+    @torch.no_grad()
+    def decode_amplitude(self, codes: Tensor, known: Tensor) -> Tensor:
+        """Z-scored magnitudes float32 [window, channel, patch, bin] of frequency codes; otherwise as ``decode``."""
+        with torch.autocast(codes.device.type, enabled=False):
+            vectors = self.quantizer(FREQUENCY).decode(codes) * known[:, None, None]
+            return cast("Tensor", self.amplitude_head(self.decoders[FREQUENCY](vectors)))
