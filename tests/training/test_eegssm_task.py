@@ -1,10 +1,6 @@
 """EEGSSM learns the codes of hidden patches, is resumed, and refuses what cannot be."""
 
-import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +17,10 @@ from neuromill.training.coded_signals import MemoryCodedSignals
 from neuromill.training.eegssm_config import EEGSSMOptimConfig, EEGSSMTrainConfig, PatchWindowConfig
 from neuromill.training.eegssm_metrics import CodesScores
 from neuromill.training.eegssm_task import EEGSSMTask, summary, train_eegssm
-from neuromill.training.loop import Progress, TrainResult
+from neuromill.training.loop import TrainResult
 from neuromill.training.task import Place
 from support.coded import HOP, coded
+from support.training_runs import InterruptedRunError, interrupt_at, lines, on_two_ranks, weights
 
 MODEL = EEGSSMConfig(
     patch_size=HOP, res_channels=16, skip_channels=16, out_channels=16, num_res_layers=2, drop_prob=0.0, s4_lmax=64,
@@ -47,10 +44,6 @@ CONFIG = EEGSSMTrainConfig(
 TRAIN, HELD_OUT = coded("a", "b", "c", "d"), coded("z", seed=1)
 
 
-class InterruptedRunError(Exception):
-    """Stands for a kill."""
-
-
 def run(
     folder: Path,
     *,
@@ -59,17 +52,8 @@ def run(
     stop_at: int | None = None,
     **changes: object,
 ) -> TrainResult[CodesScores]:
-    def on_step(progress: Progress) -> None:
-        if progress.step == stop_at:
-            raise InterruptedRunError
-
     config = EEGSSMTrainConfig.model_validate(CONFIG.model_copy(update=changes).model_dump())
-    return train_eegssm(config, train, held_out, folder, on_step=on_step)
-
-
-def lines(folder: Path, kind: str = "") -> list[dict[str, object]]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows if kind in ("", row["kind"])]
+    return train_eegssm(config, train, held_out, folder, on_step=interrupt_at(stop_at))
 
 
 @pytest.fixture(scope="module")
@@ -205,8 +189,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(undisturbed: Path, tmp_pa
         run(tmp_path, stop_at=stop_at)
     assert run(tmp_path, loader_threads=1).resumed_from == stop_at // 5 * 5
     assert lines(tmp_path) == lines(undisturbed)
-    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (tmp_path, undisturbed)]
-    assert weights[0] == weights[1]
+    assert weights(tmp_path) == weights(undisturbed)
 
 
 def test_lines_of_metrics(undisturbed: Path) -> None:
@@ -292,18 +275,8 @@ def test_settings_that_make_no_sense() -> None:
 
 @pytest.mark.slow
 def test_two_ranks_see_the_held_out_patches_of_one(tmp_path: Path) -> None:
-    script = tmp_path / "two_ranks.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\n"
-        f"sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parent)]!r}\n"
-        "from test_eegssm_task import run\n"
-        "run(Path(sys.argv[1]), devices=2, strategy='ddp', max_steps=6)\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(
-        [*command, str(tmp_path / "two")], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True,
-        timeout=300, check=False, text=True,
-    )  # fmt: skip
+    call = "from test_eegssm_task import run\nrun(Path(sys.argv[1]), devices=2, strategy='ddp', max_steps=6)"
+    done = on_two_ranks(tmp_path / "two_ranks.py", call, str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
     run(tmp_path / "one", max_steps=6)
     assert lines(tmp_path / "two", "baseline") == lines(tmp_path / "one", "baseline")

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +13,10 @@ from neuromill.models.files import from_pretrained
 from neuromill.records import ConfigError, NeuroMillError
 from neuromill.training.config import OptimConfig, TrainConfig, WindowConfig
 from neuromill.training.criss_cross_task import train
-from neuromill.training.loop import Progress, TrainResult
+from neuromill.training.loop import TrainResult
 from neuromill.training.tokens import MemoryTokens
 from support.tokens import codebooks, memory_tokens, recording
+from support.training_runs import InterruptedRunError, interrupt_at, lines, on_two_ranks, weights
 
 MODEL = CrissCrossConfig(
     latent_dim=16, n_layers=1, n_heads=2, fourier_dim=8, n_quantizers=2, codebook_size=8, codebook_dim=4
@@ -37,7 +35,6 @@ CONFIG = TrainConfig(
     accelerator="cpu",
 )
 BOOKS = codebooks(2, 8, 4)
-TIMES = ("seconds",)
 
 
 def tokens(*subjects: str, dataset: str = "demo") -> MemoryTokens:
@@ -49,26 +46,9 @@ def tokens(*subjects: str, dataset: str = "demo") -> MemoryTokens:
 TRAIN, HELD_OUT = tokens("01", "02", "03"), tokens("04")
 
 
-class InterruptedRunError(Exception):
-    """Stands for a kill."""
-
-
 def run(folder: Path, *, stop_at: int | None = None, **changes: object) -> TrainResult:
-    def on_step(progress: Progress) -> None:
-        if progress.step == stop_at:
-            raise InterruptedRunError
-
     config = CONFIG.model_copy(update=changes)
-    return train(config, TRAIN, HELD_OUT, BOOKS, folder, on_step=on_step)
-
-
-def lines(folder: Path) -> list[dict[str, object]]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "model" / "model.safetensors").read_bytes()
+    return train(config, TRAIN, HELD_OUT, BOOKS, folder, on_step=interrupt_at(stop_at))
 
 
 @pytest.fixture(scope="module")
@@ -195,10 +175,7 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_agree_and_resume(tmp_path: Path) -> None:
-    script = tmp_path / "two_ranks.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\n"
-        f"sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parent)]!r}\n"
+    statements = (
         "from test_loop import BOOKS, CONFIG, HELD_OUT, TRAIN, train\n"
         "stop = int(sys.argv[2])\n"
         "def on_step(p):\n    if p.step == stop: raise SystemExit(3)\n"
@@ -207,12 +184,7 @@ def test_two_ranks_agree_and_resume(tmp_path: Path) -> None:
     )
 
     def launch(folder: Path, stop: int) -> int:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        arguments = [str(script), str(folder), str(stop)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*command, *arguments], env=environment, capture_output=True, timeout=300, check=False, text=True
-        )
+        done = on_two_ranks(tmp_path / "two_ranks.py", statements, str(folder), str(stop))
         assert done.returncode == 0 or stop, done.stderr
         return done.returncode
 

@@ -1,9 +1,6 @@
 """NDT3 learns to decode, is resumed, is fine-tuned, and refuses what cannot be."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +18,14 @@ from neuromill.models.ndt3_config import Ndt3Config
 from neuromill.models.ndt3_decoding import decode
 from neuromill.records import ConfigError, TokenKind
 from neuromill.training.config import OptimConfig
-from neuromill.training.loop import Progress, TrainResult
+from neuromill.training.loop import TrainResult
 from neuromill.training.ndt3_config import Ndt3TrainConfig, RidgeConfig
 from neuromill.training.ndt3_metrics import Ndt3Scores
 from neuromill.training.ndt3_task import Ndt3Task, summary, train_ndt3
 from neuromill.training.spike_baselines import unroll
 from neuromill.training.spike_source import MemorySpikeTokens, Span
 from support.spike_tokens import CHUNK_BINS, spike_source
+from support.training_runs import InterruptedRunError, interrupt_at, lines, on_two_ranks, weights
 
 SOURCE = spike_source("a", n_bins=1000, spans=[Span("train", 0, 760), Span("validation", 780, 1000)])
 CONFIG = Ndt3TrainConfig(
@@ -47,28 +45,11 @@ CONFIG = Ndt3TrainConfig(
 )
 
 
-class InterruptedRunError(Exception):
-    """Stands for a kill."""
-
-
 def run(
     folder: Path, *, source: MemorySpikeTokens = SOURCE, stop_at: int | None = None, **changes: object
 ) -> TrainResult[Ndt3Scores]:
-    def on_step(progress: Progress) -> None:
-        if progress.step == stop_at:
-            raise InterruptedRunError
-
     config = Ndt3TrainConfig.model_validate(CONFIG.model_copy(update=changes).model_dump())
-    return train_ndt3(config, source, folder, on_step=on_step)
-
-
-def lines(folder: Path, kind: str = "") -> list[dict[str, object]]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows if kind in ("", row["kind"])]
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "model" / "model.safetensors").read_bytes()
+    return train_ndt3(config, source, folder, on_step=interrupt_at(stop_at))
 
 
 @pytest.fixture(scope="module")
@@ -342,18 +323,8 @@ def test_a_budget_below_one_bin_is_refused_and_the_smallest_one_trains(tmp_path:
 
 @pytest.mark.slow
 def test_two_ranks_agree_with_one_on_held_out_chunks(tmp_path: Path) -> None:
-    script = tmp_path / "two_ranks.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\n"
-        f"sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parent)]!r}\n"
-        "from test_ndt3_task import run\n"
-        "run(Path(sys.argv[1]), devices=2, strategy='ddp', max_steps=6)\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(
-        [*command, str(tmp_path / "two")], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True,
-        timeout=300, check=False, text=True,
-    )  # fmt: skip
+    call = "from test_ndt3_task import run\nrun(Path(sys.argv[1]), devices=2, strategy='ddp', max_steps=6)"
+    done = on_two_ranks(tmp_path / "two_ranks.py", call, str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
     run(tmp_path / "one", max_steps=6)
     assert lines(tmp_path / "two", "baseline") == lines(tmp_path / "one", "baseline")
