@@ -243,3 +243,44 @@ def test_sections_that_rule_each_other_out_are_refused_before_anything_is_made(
 )
 def test_sections_that_agree_load(name: str, overrides: list[str]) -> None:
     assert load_pipeline(find_pipeline(name), overrides).name == name
+
+
+def test_codebrain_says_what_was_published_and_what_was_not() -> None:
+    """By hand from the paper's two stages; what differs stands in the table of docs/eegssm.md, and nowhere else."""
+    pipeline = load_pipeline(find_pipeline("codebrain"))
+    tokenizer, fit, train = pipeline.tokenizer, pipeline.fit, pipeline.train
+    network = tokenizer.network
+    assert (network.width, network.depth, network.heads, network.mlp_ratio, network.decoder_depth) == (
+        200,
+        12,
+        10,
+        4,
+        3,
+    )
+    assert (network.codebook_size, network.codebook_dim, network.patch_samples, network.window_patches) == (
+        4096,
+        32,
+        200,
+        30,
+    )
+    assert (tokenizer.sfreq, tokenizer.input.unit_volts, tokenizer.input.clip) == (200, 100e-6, None)
+    assert (fit.batch_size, fit.steps, fit.min_lr) == (256, 20 * (1_109_545 // 256), 1e-5)
+    assert fit.lr == pytest.approx(1e-4 * fit.batch_size / 128)
+    assert (fit.betas, fit.weight_decay, fit.max_grad_norm, fit.ema_decay) == ((0.9, 0.999), 1e-4, None, 0.99)
+    assert set(fit.losses.model_dump().values()) == {1.0, 0.1}
+    assert (train.optim.lr, train.optim.weight_decay, train.optim.clip_norm) == (1e-4, 5e-3, 5)
+    assert (train.optim.warmup_steps, train.cosine_length, train.epochs) == (0, 40, 10)
+    assert train.optim.lr * train.optim.final_lr_share == pytest.approx(1e-5)
+    assert train.batch_size * train.accumulate_batches == 256
+    assert (train.mask_share, train.seed, train.precision) == (0.5, 42, "32-true")
+    ours = (
+        tokenizer.n_bins,
+        tokenizer.uses_angle,
+        fit.warmup_share,
+        fit.kmeans_init,
+        fit.revival.enabled,
+        train.parity,
+    )
+    assert ours == (101, False, 0.05, True, True, False)
+    published = tokenizer.model_copy(update={"parity": True})
+    assert (published.n_bins, published.uses_angle) == (200, True)
