@@ -1,6 +1,8 @@
 # The two commands of a newcomer: `make demo` and `make test`. Both do all the set-up on a fresh machine.
 PYTHON ?= python3
 BIN := .venv/bin
+# Processes that share the tests (0: none but this one), a whole file each, in order: what a file shares is made once.
+WORKERS ?= 0
 # uv does not read pip's own setting for a folder of wheels; hand it over.
 UV_INSTALL := UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 
@@ -10,7 +12,7 @@ demo: .venv/.core
 	$(BIN)/neuromill demo
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow
