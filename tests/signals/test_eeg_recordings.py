@@ -1,6 +1,8 @@
 """Preparation of real EEG: against MNE, against units that are not what they say."""
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import mne
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from neuromill.readers.opening import open_recording
+from neuromill.readers.plausibility import check_plausible
 from neuromill.records import FailureCode, RecordingError
 from neuromill.signals.chain import Chain, plan_chain, run_chain
 from neuromill.signals.montage import MONTAGES
@@ -109,6 +112,39 @@ def test_a_factor_of_100_is_caught(data: Path, path: str, factor: float) -> None
     with pytest.raises(RecordingError) as caught:
         prepared(data, path, (*SPEC, ExpectAmplitude()), factor)
     assert caught.value.code is FailureCode.UNIT_CONFLICT
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+@pytest.mark.parametrize("path", ELECTRODES)
+def test_a_factor_of_a_million_is_seen_when_a_file_is_opened(data: Path, path: str, factor: float) -> None:
+    """In any number of channels: a quarter of them is bad, more fail the recording."""
+    root, main = dataset_root(data, path)
+    with open_recording(recording_from_folder(root, main), root) as signal:
+        blocks = {part: signal.read(part, part + length) for part, length in looks(signal.n_times, signal.sfreq)}
+        table, n_times, sfreq = signal.channels, signal.n_times, signal.sfreq
+    kinds = ("eeg", "seeg", "ecog", "dbs")
+    good = [i for i, (kind, bad) in enumerate(zip(table.types, table.bads, strict=True)) if kind in kinds and not bad]
+    n = len(good)
+    for k in sorted({1, 2, n // 4, n // 4 + 1, n // 2, n - 1, n}):
+        scale = np.ones((len(table), 1))
+        scale[good[:k]] = factor
+
+        def read(start: int, _stop: int, picks: list[int], scale: NDArray[np.float64] = scale) -> NDArray[np.float64]:
+            return (scale * blocks[start])[picks]
+
+        wrong = SimpleNamespace(channels=table, n_times=n_times, sfreq=sfreq, read=read)
+        if k <= max(1, n / 4):
+            assert check_plausible(wrong, path) == dict.fromkeys(good[:k], "implausible")  # type: ignore[arg-type]
+            continue
+        with pytest.raises(RecordingError) as caught:
+            check_plausible(wrong, path)  # type: ignore[arg-type]
+        assert caught.value.code is FailureCode.UNIT_CONFLICT
+
+
+def looks(n_times: int, sfreq: float) -> list[tuple[int, int]]:
+    """Starts and lengths of what is looked at."""
+    length = min(n_times, math.ceil(10 * sfreq))
+    return [(part * (n_times - length) // 4, length) for part in range(4)]
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e-2, 1e2, 1e6])
