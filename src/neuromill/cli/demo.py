@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 COMMON, OVERRIDES, RUNNING = Common(), Overrides(), Running()
 HOME = Path("neuromill-demo")
+REAL_THING = {
+    "meg": ("neuromill plan meg-xl --where \"subject = '01' and run = '1'\"", "needs the network"),
+    "spikes": ("neuromill plan ndt3", "needs the network"),
+    "eeg": ("neuromill plan codebrain", "TUEG is given by agreement: says where to ask and where to put it"),
+}
+"""What to try after the demo of a road, and what that needs."""
 
 
 def register(app: App) -> None:
@@ -29,12 +35,12 @@ def register(app: App) -> None:
 def demo(*roads: str, overrides: Overrides = OVERRIDES, running: Running = RUNNING, common: Common = COMMON) -> None:
     """Write small synthetic archives, run every stage on them, show what came out. Offline; minutes.
 
-    Everything goes below ./neuromill-demo (or --home); delete the folder to start over.
+    One road alone is `neuromill demo eeg`. Everything goes below ./neuromill-demo (or --home); delete the folder to start over.
 
     Parameters
     ----------
     roads
-        Which roads to walk: meg, spikes, eeg. All of them by default.
+        Which roads to walk, of meg, spikes and eeg; all of them by default.
     """
     from neuromill.records import ConfigError
     from neuromill.stages.demonstration import roads as known_roads
@@ -109,8 +115,10 @@ def _next_steps(shown: list[Demonstration], home: Path, seconds: float) -> None:
     say(f"  neuromill shards ls --home {home}")
     say(f"  neuromill shards inspect {group}")
     say(f"  neuromill catalog query \"subject = '01'\" --home {home}")
-    say(f"  neuromill demo --home {home}            # again: nothing is left to do")
-    say("  neuromill plan meg-xl --where \"subject = '01' and run = '1'\"   # the real thing, needs the network")
+    say(f"  neuromill demo {' '.join(one.road for one in shown)} --home {home}   # again: nothing is left to do")
+    for one in shown:
+        command, needs = REAL_THING[one.road]
+        say(f"  {command}   # {one.road}, the real thing; {needs}")
 
 
 def _document(shown: Demonstration) -> dict[str, object]:
