@@ -298,6 +298,8 @@ def test_what_cannot_be_probed(workspace: Workspace, folder: Path) -> None:
         probe(workspace, folder, labels={"source": "participants", "column": "sex"})
     with pytest.raises(ConfigError, match="two classes, found: rest"):
         probe(workspace, folder, labels={"source": "entity", "column": "task"})
+    with pytest.raises(ConfigError, match="no window has a label; left out: 36 windows without a label of the task"):
+        probe(workspace, folder, labels={"source": "entity", "column": "run"})
     with pytest.raises(ConfigError, match="'colour' is no entity"):
         probe(workspace, folder, labels={"source": "entity", "column": "colour"})
     with pytest.raises(ConfigError, match="no example of up"):

@@ -141,11 +141,7 @@ def find_examples(
     classes = task.labels.classes or tuple(sorted(occur))
     missing = [name for name in classes if name not in occur]
     if missing or len(classes) < 2:  # noqa: PLR2004 - something must be told from something
-        what = (
-            f"no example of {', '.join(missing)}"
-            if missing
-            else f"a task needs two classes, found: {', '.join(classes)}"
-        )
+        what = f"no example of {', '.join(missing)}" if missing else _too_few(classes)
         left_out = ", ".join(f"{count} windows {reason}" for reason, count in (+counter).items())
         raise ConfigError(
             what + (f"; left out: {left_out}" if left_out else ""),
@@ -154,6 +150,10 @@ def find_examples(
         )
     rows = tuple(Example(one, chosen.split_of(one), start, classes.index(label)) for one, start, label in found)
     return Examples(rows, classes, dict(+counter))
+
+
+def _too_few(classes: Sequence[str]) -> str:
+    return f"a task needs two classes, found: {', '.join(classes)}" if classes else "no window has a label"
 
 
 def _labelled(
