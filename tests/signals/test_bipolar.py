@@ -128,6 +128,7 @@ def test_matching_tells_what_it_used_and_what_not() -> None:
         (("C3-P3", "F3-REF", "C3-REF"), ((1, 2), (0,)), ()),
         (("F3-C3", "F3", "C3", "P3"), ((0,), (2, 3)), ()),
         (("C3-F3", "P3-C3"), (), ()),
+        (("F3-TP9", "C3-TP9", "P3-TP10"), ((0, 1),), ("C3-P3",)),
         ((), (), ()),
     ],
     ids=str,
@@ -139,6 +140,11 @@ def test_what_pairs_are_made_of(
     assert match.indices == indices
     assert match.mixed == mixed
     assert len(match.names) + len(match.missing) == len(TWO)
+
+
+def test_a_mastoid_behind_a_name_is_a_reference_or_the_other_electrode_of_a_pair_that_is_asked_for() -> None:
+    assert match_bipolar(("FZ-TP9",), eeg("Fz-TP9", "Cz-TP9")).indices == ((0,),)
+    assert match_bipolar(("FZ-CZ",), eeg("Fz-TP9", "Cz-TP9")).indices == ((0, 1),)
 
 
 def test_other_units_are_no_difference() -> None:

@@ -43,6 +43,15 @@ def test_order_of_the_montage() -> None:
         ("EEG_O1_AVG", "O1", "AVG"),
         ("POL Pz", "PZ", ""),
         ("EEG F3 - A1+A2", "F3", "A1+A2"),
+        ("Fz-TP9", "FZ", "TP9"),
+        ("EEG T7-TP10", "T3", "TP10"),
+        ("TP9-TP10", "TP9", "TP10"),
+        ("EEG TP9-REF", "TP9", "REF"),
+        ("EEG C3-A2A1", "C3", "A2A1"),
+        ("EEG C3-CLE", "C3", "CLE"),
+        ("EEG C3-LER", "C3", "LER"),
+        ("EEG FP1-REF-0", "FP1", "REF"),
+        ("EEG FP1-REF-1", "FP1", "REF"),
     ],
 )
 def test_names_of_one_electrode(name: str, position: str, reference: str) -> None:
@@ -62,6 +71,10 @@ def test_names_of_one_electrode(name: str, position: str, reference: str) -> Non
         "...",
         "Trigger",
         "C3-0",
+        "C3-REF-",
+        "C3-REF-AVG",
+        "TP9-TP9",
+        "EEG A2-TP9",
         "EOG(L)",
         "C3 C4",
         "Ä1",
@@ -131,3 +144,9 @@ def test_some_channels_are_enough_where_it_says_so() -> None:
     match = require_montage(PickMontage(require_all=False), eeg("Pz", "O1", "Oz"))
     assert match.names == ("O1", "PZ")
     assert match.missing == tuple(name for name in NINETEEN if name not in ("O1", "PZ"))
+
+
+def test_numbered_channels_of_one_electrode_are_two_claims() -> None:
+    """What MNE numbers has one name in the file: which is meant cannot be guessed."""
+    match = match_montage("10-20-19", eeg("EEG FP1-REF-0", "EEG FP1-REF-1", "EEG F3-REF"))
+    assert match.twice == {"FP1": ("EEG FP1-REF-0", "EEG FP1-REF-1")}

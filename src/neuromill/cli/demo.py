@@ -35,7 +35,8 @@ def register(app: App) -> None:
 def demo(*roads: str, overrides: Overrides = OVERRIDES, running: Running = RUNNING, common: Common = COMMON) -> None:
     """Write small synthetic archives, run every stage on them, show what came out. Offline; minutes.
 
-    One road alone is `neuromill demo eeg`. Everything goes below ./neuromill-demo (or --home); delete the folder to start over.
+    One road alone is `neuromill demo eeg`. Everything goes below ./neuromill-demo (or --home); delete the folder to
+    start over.
 
     Parameters
     ----------

@@ -209,7 +209,7 @@ def _claims(channels: ChannelTable) -> tuple[dict[str, list[int]], dict[Pair, li
             continue
         if position := position_of(name):
             electrodes.setdefault(position[0], []).append(row)
-        elif pair := bipolar_of(name):
+        if pair := bipolar_of(name):  # both where a mastoid stands behind the name
             ready.setdefault(pair, []).append(row)
     return electrodes, ready
 

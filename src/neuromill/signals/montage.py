@@ -26,16 +26,19 @@ SAME_PLACE: Mapping[str, str] = {"T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
 """Names of the 10-10 system -> those of the 10-20 system for the same place."""
 
 REFERENCES = frozenset({
-    "REF", "LE", "AR", "AV", "AVG", "AVE", "AVERAGE", "CAR", "LINKED",
-    "A1", "A2", "M1", "M2", "A12", "A1A2", "M1M2", "A1+A2", "M1+M2",
+    "REF", "LE", "CLE", "LER", "AR", "AV", "AVG", "AVE", "AVERAGE", "CAR", "LINKED",
+    "A1", "A2", "M1", "M2", "A12", "A1A2", "A2A1", "M1M2", "M2M1", "A1+A2", "A2+A1", "M1+M2", "M2+M1",
 })  # fmt: skip
 """What may stand behind a name and leave it the name of one electrode. Another electrode there makes it bipolar."""
+
+MASTOIDS = frozenset({"TP9", "TP10"})
+"""Electrodes of large caps that are references as well: ``Fz-TP9`` is Fz, and the pair where that is asked for."""
 
 POSITION = re.compile(r"[A-Z]{1,3}(?:\d{1,2}|Z)")
 NAME = re.compile(
     r"(?:(?:EEG|POL)[\s_:-]*)?"  # EDF's type; Nihon Kohden's
     rf"(?P<position>{POSITION.pattern})"
-    r"(?:\s*[\s_:-]\s*(?P<reference>[A-Z0-9+]+))?"
+    r"(?:\s*[\s_:-]\s*(?P<reference>[A-Z][A-Z0-9+]*)(?:-\d)?)?"  # MNE numbers equal names: EEG FP1-REF-0
 )
 
 
@@ -74,13 +77,13 @@ def position_of(name: str) -> tuple[str, str] | None:
     """Electrode and reference that a channel name says, upper case; None where it names no single electrode.
 
     ``EEG FP1-REF`` and ``EEG Fp1-LE`` (Temple University), ``EEG Fp1``, ``Fp1.`` and ``C3..`` (PhysioNet), ``fp1``,
-    ``C3-A2`` (sleep) are one electrode each; ``Fp1-F7`` is two, ``A2-A1`` two references, ``ECG`` none.
+    ``C3-A2`` (sleep), ``Fz-TP9`` are one electrode each; ``Fp1-F7`` is two, ``A2-A1`` two references, ``ECG`` none.
     """
     found = _parts(name)
     if found is None:
         return None
     position, reference = found
-    if (reference and reference not in REFERENCES) or (reference and position in REFERENCES):
+    if reference and (reference not in REFERENCES | MASTOIDS or position in REFERENCES | {reference}):
         return None
     return SAME_PLACE.get(position, position), reference
 
