@@ -8,14 +8,14 @@ another length is not what its header describes: shorter is cut off, longer is c
 from __future__ import annotations
 
 import re
-from collections import Counter
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
 from neuromill.readers.complaints import duplicates, empty, not_continuous, truncated, unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 FIXED_BYTES = SIGNAL_BYTES = 256
@@ -25,11 +25,15 @@ MAGIC = {"edf": b"0", "bdf": b"\xffBIOSEMI"}
 ANNOTATION_LABELS = frozenset({"EDF Annotations", "BDF Annotations"})
 ONSET = re.compile(rb"^([+-]\d+(?:\.\d*)?)\x14\x14")
 GAP_TOLERANCE = 0.5  # of a sample
+RANGE_CELLS = (96, 104, 112, 120, 128, 216)  # per signal: unit, physical and digital range, samples
 
 
 @dataclass(frozen=True, slots=True)
 class EdfHeader:
-    """Header of an EDF or BDF file; one entry per signal in the tuples, annotation signals included."""
+    """Header of an EDF or BDF file; one entry per signal in the tuples, annotation signals included.
+
+    ``copies`` are the signals that repeat an earlier one, of the same name, in every sample.
+    """
 
     kind: str
     discontinuous: bool
@@ -39,6 +43,7 @@ class EdfHeader:
     dimensions: tuple[str, ...]
     samples: tuple[int, ...]
     scaled: tuple[bool, ...]
+    copies: frozenset[int] = frozenset()
 
     @property
     def data_start(self) -> int:
@@ -52,6 +57,11 @@ class EdfHeader:
 
     @property
     def signals(self) -> tuple[int, ...]:
+        """Indices of the signals that are neither annotations nor copies."""
+        return tuple(i for i in self.recorded if i not in self.copies)
+
+    @property
+    def recorded(self) -> tuple[int, ...]:
         """Indices of the signals that are no annotations."""
         return tuple(i for i, label in enumerate(self.labels) if label not in ANNOTATION_LABELS)
 
@@ -68,17 +78,14 @@ def check_edf(path: Path, kind: str, where: str) -> EdfHeader:
     ------
     RecordingError
         ``truncated``, ``unreadable`` (no number where the header must have one, longer than promised, EDF under the
-        name of BDF), ``empty`` (annotations only, no records), ``duplicate_channels``, ``not_continuous`` (EDF+D whose
-        records do not follow on from each other).
+        name of BDF), ``empty`` (annotations only, no records), ``duplicate_channels`` (one name, other samples),
+        ``not_continuous`` (EDF+D whose records do not follow on from each other).
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         header = read_header(file, kind, size, where)
-        names = Counter(header.labels[i] for i in header.signals)
-        twice = sorted(repr(name) for name, count in names.items() if count > 1)
-        if twice:
-            raise duplicates(", ".join(twice[:5]), where)
         n_records = _records(header, size, where)
+        header = replace(header, copies=_copies(file, header, n_records, where))
         if header.discontinuous:
             _check_continuous(file, header, n_records, where)
     return header
@@ -143,13 +150,47 @@ def _records(header: EdfHeader, size: int, where: str) -> int:
     return found
 
 
+def _copies(file: IO[bytes], header: EdfHeader, n_records: int, where: str) -> frozenset[int]:
+    """Signals that say in every sample what an earlier one of their name says: T8-P8 in many files of CHB-MIT.
+
+    Where one of them says anything else, or the file has several rates, which is which cannot be guessed.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i in header.recorded:
+        groups[header.labels[i]].append(i)
+    twice = {label: rows for label, rows in groups.items() if len(rows) > 1}
+    rates = {header.samples[i] for i in header.recorded}
+    other = sorted(
+        repr(label) for label, rows in twice.items() if len(rates) > 1 or not _are_equal(file, header, n_records, rows)
+    )
+    if other:
+        raise duplicates(", ".join(other[:5]), where)
+    return frozenset(i for rows in twice.values() for i in rows[1:])
+
+
+def _are_equal(file: IO[bytes], header: EdfHeader, n_records: int, rows: list[int]) -> bool:
+    """Whether signals have the same unit, range and samples."""
+    file.seek(FIXED_BYTES)
+    table, n_signals = file.read(SIGNAL_BYTES * len(header.labels)), len(header.labels)
+    for offset in RANGE_CELLS:
+        cells = tuple(_cells(table, n_signals, offset, 8))
+        if len({cells[i] for i in rows}) > 1:
+            return False
+    return all(len(set(record)) == 1 for record in signal_bytes(file, header, n_records, rows))
+
+
 def annotation_bytes(file: IO[bytes], header: EdfHeader, n_records: int) -> Iterator[tuple[bytes, ...]]:
     """Yield the raw bytes of the annotation signals of each record."""
+    rows = [i for i, label in enumerate(header.labels) if label in ANNOTATION_LABELS]
+    return signal_bytes(file, header, n_records, rows)
+
+
+def signal_bytes(
+    file: IO[bytes], header: EdfHeader, n_records: int, rows: Sequence[int]
+) -> Iterator[tuple[bytes, ...]]:
+    """Yield the raw bytes of these signals of each record."""
     width = SAMPLE_BYTES[header.kind]
-    spans = [
-        (sum(header.samples[:i]) * width, header.samples[i] * width)
-        for i, label in enumerate(header.labels) if label in ANNOTATION_LABELS
-    ]  # fmt: skip
+    spans = [(sum(header.samples[:i]) * width, header.samples[i] * width) for i in rows]
     for record in range(n_records):
         cells = []
         for offset, length in spans:

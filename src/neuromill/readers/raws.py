@@ -31,10 +31,11 @@ from neuromill.readers.fif_file import check_fif
 from neuromill.readers.kit_file import check_kit, check_kit_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from neuromill.readers.edf_file import EdfHeader
     from neuromill.records import Recording
 
 DAMAGE = (
@@ -85,8 +86,10 @@ def damage_as_codes(where: str, folder: Path) -> Iterator[None]:
         raise unreadable(words, where) from error
 
 
-def open_quietly(opener: Callable[[], Any], where: str, folder: Path) -> OpenedRaw:
+def open_quietly(opener: Callable[[], Any], where: str, folder: Path, copies: Collection[str] = ()) -> OpenedRaw:
     """Run an MNE reader; its warnings are kept as notes.
+
+    Channels of equal names fail, but for those that are known to be ``copies`` of each other: MNE numbers them.
 
     Raises
     ------
@@ -98,9 +101,9 @@ def open_quietly(opener: Callable[[], Any], where: str, folder: Path) -> OpenedR
         raw = opener()
     messages = dict.fromkeys(" ".join(str(w.message).replace(f"{folder}/", "").split()) for w in caught)
     for message in messages:
-        if DUPLICATES in message:
+        if DUPLICATES in message and not copies:
             raise duplicates(message.split(DUPLICATES)[1].split(". Applying")[0].strip(), where)
-    return OpenedRaw(raw, tuple(messages))
+    return OpenedRaw(raw, tuple(message for message in messages if DUPLICATES not in message))
 
 
 def open_fif(recording: Recording, root: Path) -> OpenedRaw:
@@ -208,7 +211,10 @@ def _open_edf_or_bdf(recording: Recording, root: Path, kind: str) -> OpenedRaw:
     header = check_edf(path, kind, where)
     encoding = annotation_encoding(path, header)
     reader = RawEDF if kind == "edf" else RawBDF  # read_raw_edf refuses the names of ISRUC, .rec, and does no more
-    opened = open_quietly(lambda: reader(path, encoding=encoding, verbose="warning"), where, path.parent)
+    copies = {header.labels[i] for i in header.copies}
+    opened = open_quietly(lambda: reader(path, encoding=encoding, verbose="warning"), where, path.parent, copies)
+    if copies:
+        opened = _without_copies(opened, header, where)
     if len(header.signals) != len(opened.raw.ch_names):
         raise unreadable(f"{len(header.signals)} signals in the header, {len(opened.raw.ch_names)} are read", where)
     units = {name: header.dimensions[i] for name, i in zip(opened.raw.ch_names, header.signals, strict=True)}
@@ -222,6 +228,19 @@ def _open_edf_or_bdf(recording: Recording, root: Path, kind: str) -> OpenedRaw:
         ),
     )
     return replace(opened, bads=dict.fromkeys(header.unscaled, "no_scale"), units=units, samples=rates)
+
+
+def _without_copies(opened: OpenedRaw, header: EdfHeader, where: str) -> OpenedRaw:
+    """Leave out the channels that repeat another one; it gets the name back that MNE has numbered."""
+    raw, recorded = opened.raw, header.recorded
+    if len(raw.ch_names) != len(recorded):
+        raise unreadable(f"{len(recorded)} signals in the header, {len(raw.ch_names)} are read", where)
+    by_signal = dict(zip(recorded, raw.ch_names, strict=True))
+    raw.drop_channels([by_signal[i] for i in header.copies])
+    copies = {header.labels[i] for i in header.copies}
+    raw.rename_channels({by_signal[i]: header.labels[i] for i in header.signals if header.labels[i] in copies})
+    note = f"{', '.join(sorted(copies))}: recorded more than once with equal samples, kept once"
+    return replace(opened, notes=(*opened.notes, note))
 
 
 def open_brainvision(recording: Recording, root: Path) -> OpenedRaw:
