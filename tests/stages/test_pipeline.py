@@ -217,6 +217,7 @@ def test_sections_that_rule_each_other_out_are_refused_before_anything_is_made(
         load_pipeline(find_pipeline(name), overrides)
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "Value error" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
 def describe(error: ValidationError) -> str:
     """Name every wrong place of a configuration on one line: ``a.b: what is wrong; c: ...``."""
     return "; ".join(
-        f"{_place(problem['loc']) or 'file'}: {_PLAIN.get(problem['type'], problem['msg'])}"
+        f"{_place(problem['loc']) or 'file'}: {_told(problem['type'], problem['msg'])}"
         if problem["type"] != "union_tag_invalid"
         else f"{_place(problem['loc'])}.kind: {problem['ctx']['tag']!r} is none of {problem['ctx']['expected_tags']}"
         for problem in error.errors()
@@ -138,6 +138,10 @@ def _place(loc: tuple[str | int, ...]) -> str:
     section, *rest = loc or ("",)
     inner = rest[1:] if section in KINDED else rest
     return ".".join(str(part) for part in (section, *inner))
+
+
+def _told(kind: str, message: str) -> str:
+    return _PLAIN.get(kind, message.removeprefix("Value error, "))
 
 
 _PLAIN = {"extra_forbidden": "there is no such key"}

@@ -93,7 +93,8 @@ class TfDualInputConfig(Config):
         Volts per unit of ``fixed``.
     plausible_units
         ``fixed`` only: a recording whose median channel has its standard deviation outside this range is refused. EEG
-        has 0.05 to 1 unit, so a factor of 100 in either direction falls outside.
+        has 0.05 to 1 unit, so a factor of 100 in either direction falls outside. So is one with single channels outside
+        that are more than 20 times larger or smaller than the others.
     clip
         Largest absolute value after scaling; None clips nothing, as published.
     """
