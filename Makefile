@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Processes that share the tests (0: none but this one), a whole file each, in order: what a file shares is made once.
-WORKERS ?= 0
+WORKERS ?= 2
 # uv does not read pip's own setting for a folder of wheels; hand it over.
 UV_INSTALL := UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 

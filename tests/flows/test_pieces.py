@@ -101,6 +101,7 @@ def test_a_request_carries_over_to_settings_and_selection(tmp_path: Path) -> Non
     assert settings.home == tmp_path
     assert settings.engine.model_dump(mode="json") == {
         "kind": "dask", "workers": 3, "threads_per_worker": 2, "dask_address": "tcp://127.0.0.1:1",
+        "recording_seconds": 86400.0,
     }  # fmt: skip
     chosen = request.selection.to_stages()
     assert (chosen.where, chosen.data, chosen.part) == ("a", None, PartId(1, 2))

@@ -47,10 +47,11 @@ def test_a_part_of_a_whole_run_stops_before_the_fit(walked: Road, tmp_path: Path
 
 
 def test_signals_at_another_rate_than_the_tokenizer_are_refused_before_a_step(road: Road, workspace: Workspace) -> None:
-    slow, listener = tiny_pipeline(prepare=filtered(1.0, sfreq=45.0)), Listener()
-    run_stage(workspace, slow, road.selection, Stage.PREPARE)
-    with pytest.raises(ConfigError, match=r"prepared at 45 Hz, the tokenizer is for 50 Hz \[sub-01.*\].*resample"):
-        run_stage(workspace, slow, road.selection, Stage.FIT, listener)
+    as_recorded = {"steps": filtered(1.0)["steps"][:-1]}  # without a rate in the file, nothing can be told from it
+    raw, listener = tiny_pipeline(prepare=as_recorded), Listener()
+    run_stage(workspace, raw, road.selection, Stage.PREPARE)
+    with pytest.raises(ConfigError, match=r"prepared at \d+ Hz, the tokenizer is for 50 Hz \[sub-01.*\].*resample"):
+        run_stage(workspace, raw, road.selection, Stage.FIT, listener)
     assert listener.begun == []
 
 
