@@ -20,6 +20,7 @@ from neuromill.stages.contexts import done_recordings
 from neuromill.stages.identities import prepare_identity
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.rejections import rejection_of
+from neuromill.stages.report_groups import SPLITS_BY_HONESTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     Signal = NDArray[np.float32]
 
-SPLITS_BY_HONESTY = ("validation", "test", "train")
 DEFAULT_WINDOWS, DEFAULT_SECONDS, LEAST_SECONDS = 16, 30.0, 4.0
 WINDOWS_PER_BATCH = 8
 EXAMPLE_SECONDS = 6.0
