@@ -203,7 +203,7 @@ class StoreCodedSignals:
         out[...] = place.tokens.read(place.name, "codes", start, stop).transpose(2, 0, 1)
 
     def code_counts(self) -> NDArray[np.int64]:
-        """How often each code occurs, [quantizer, code]: in good channels; of joint tokenizers only in frames that are not rejected."""
+        """How often each code occurs, [quantizer, code], in good channels; of joint tokenizers in frames not rejected."""
         first = self.recordings[0]
         counts = np.zeros((first.n_quantizers, first.codebook_size), np.int64)
         for place in self._places:
