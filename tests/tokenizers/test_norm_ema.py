@@ -1,5 +1,7 @@
 """The unit codebook against vector-quantize-pytorch and a plain restatement of the update; revival; start; refusal."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,17 @@ def test_codes_do_not_depend_on_threads(n_vectors, monkeypatch):
         with torch.inference_mode():
             assert torch.equal(nearest_unit(x * 2, rows), nearest_unit(x, rows))
         assert torch.get_num_threads() == threads
+
+
+@pytest.mark.usefixtures("several_threads")
+def test_a_search_that_fails_leaves_the_threads_of_others_alone(monkeypatch):
+    """Rows of another length: the product fails in the pool. A thread that begins later must not work with one."""
+    monkeypatch.setattr(norm_ema, "CHUNK_PRODUCTS", 64 * K)
+    torch.set_num_threads(2)
+    with pytest.raises(RuntimeError):
+        nearest_unit(vectors(500), torch.eye(7))
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == 2
 
 
 def test_the_first_of_equals_wins():

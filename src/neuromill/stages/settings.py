@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from neuromill.records import Config, ConfigError
 from neuromill.sources.opening import Endpoints
 
+MAX_SECONDS = 1e9  # 30 years; what waits for a moment cannot count further
 _CHECK = "check the NEUROMILL_* variables"
 
 
@@ -37,7 +38,7 @@ class EngineSettings(Config):
     workers: int = Field(default=0, ge=0)
     threads_per_worker: int = Field(default=1, ge=1)
     dask_address: str = ""
-    recording_seconds: float = Field(default=86_400.0, ge=0)
+    recording_seconds: float = Field(default=86_400.0, ge=0, le=MAX_SECONDS, allow_inf_nan=False)
 
     @property
     def n_workers(self) -> int:
@@ -69,7 +70,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     shards: ShardSettings = ShardSettings()
     endpoints: Endpoints = Endpoints()
-    listing_seconds: float = Field(default=600.0, gt=0)
+    listing_seconds: float = Field(default=600.0, gt=0, le=MAX_SECONDS, allow_inf_nan=False)
 
     @classmethod
     def at(cls, home: Path | None = None, **changes: object) -> Self:

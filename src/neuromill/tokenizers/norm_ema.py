@@ -89,9 +89,12 @@ def _nearest_on_cpu(vectors: Tensor, columns: Tensor, step: int) -> Tensor:
         search(0)
     else:
         # The number is one of each thread, and that of threads to come: the pool's have one, the others what they had.
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(search, range(0, len(vectors), length)))
-        torch.set_num_threads(threads)
+        # A thread of somebody else that asks torch for the first time meanwhile has one as well: slower, same values.
+        try:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                list(pool.map(search, range(0, len(vectors), length)))
+        finally:
+            torch.set_num_threads(threads)
     return torch.from_numpy(codes)
 
 
