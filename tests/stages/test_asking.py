@@ -1,5 +1,7 @@
 """An archive that does not answer: told on the way, given up in the end; anything else is as if asked directly."""
 
+import os
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from neuromill.records import FailureCode, RecordingError
 from neuromill.stages import asking
 from neuromill.stages.asking import answer_within, telling
 from support.command import neuromill
+from support.slowgit import gone, is_alive, slow_git, started
 
 
 @pytest.fixture
@@ -80,3 +83,14 @@ def test_a_command_tells_whom_it_waits_for_and_gives_up(
     assert f"[{mute}/x]: waiting for 0 s" in first
     assert last.startswith(f"neuromill: no complete answer within 0.2 s [{mute}/x] -> check network")
     assert ended.out == ""
+
+
+def test_a_command_that_gives_up_leaves_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(slow_git(tmp_path / "slow", shutil.which("git") or "git")), prepend=os.pathsep)
+    monkeypatch.setenv("NEUROMILL_LISTING_SECONDS", "2")
+    ended = neuromill("plan", "meg-xl", "--home", tmp_path / "home")
+    git, helper = started(tmp_path / "slow")
+    assert not is_alive(git)
+    assert gone(helper)
+    assert ended.code == RecordingError.exit_code
+    assert "no complete answer within 2 s" in ended.err

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from neuromill.records import ConfigError, FailureCode, RecordingError
+from neuromill.records import ConfigError, FailureCode, Manifest, RecordingError, SourceFile
 from neuromill.sources.opening import Endpoints
 from neuromill.sources.openneuro import OpenNeuroSource
+from neuromill.stages import participants
 from neuromill.stages.choosing import choose
-from neuromill.stages.participants import read_participants
+from neuromill.stages.participants import keep_participants, read_participants
 from neuromill.stages.probe_labels import recording_labels
 from neuromill.stages.refreshing import refresh
 from neuromill.stages.selection import Selection
@@ -82,8 +83,51 @@ def test_a_table_that_cannot_be_had_costs_no_recording(
     with workspace_at(tmp_path, endpoints=archive) as workspace:
         workspace.say = said.append
         assert len(refresh(workspace, workspace.dataset("ds999001")).recordings) == 2
-    assert any("participants.tsv of ds999001@1.0.0 is not kept: the line is dead" in line for line in said)
+    assert any("participants.tsv of ds999001@1.0.0 could not be read anew: the line is dead" in line for line in said)
     assert not list((tmp_path / "catalog").glob("*participants.tsv"))
+
+
+def test_a_second_listing_on_a_dead_line_leaves_the_kept_table(
+    archive: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = OpenNeuroSource.read
+
+    def broken(source: OpenNeuroSource, file: SourceFile) -> bytes:
+        if file.path == "participants.tsv":
+            assert kept_file(tmp_path).read_bytes() == TABLE  # a probe that reads meanwhile has it
+            raise RecordingError(FailureCode.UNREACHABLE_UPSTREAM, "the line is dead")
+        return read(source, file)
+
+    with listed(tmp_path, archive):
+        monkeypatch.setattr(OpenNeuroSource, "read", broken)
+    with workspace_at(tmp_path, endpoints=archive) as workspace:
+        refresh(workspace, workspace.dataset("ds999001"))
+    assert kept_file(tmp_path).read_bytes() == TABLE
+
+
+def test_a_listing_without_the_table_drops_the_kept_one(archive: Endpoints, tmp_path: Path) -> None:
+    with listed(tmp_path, archive) as workspace:
+        dataset = workspace.dataset("ds999001")
+        manifest = Manifest(dataset.card.dataset_version, ())
+        keep_participants(workspace, dataset, manifest, dataset.origin.open(workspace.settings))
+    assert not list((tmp_path / "catalog").glob("*participants.tsv"))
+
+
+def test_a_very_large_table_is_told_read_and_not_kept(
+    archive: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(participants, "MAX_KEPT_BYTES", len(TABLE) - 1)
+    said: list[str] = []
+    with workspace_at(tmp_path, endpoints=archive) as workspace:
+        workspace.say = said.append
+        refresh(workspace, workspace.dataset("ds999001"))
+        assert read_participants(workspace, workspace.dataset("ds999001")) == TABLE
+    sentence = f"participants.tsv of ds999001@1.0.0 is not kept: its {len(TABLE)} bytes are more than {len(TABLE) - 1}"
+    assert len([line for line in said if sentence in line]) == 2
+    assert not list((tmp_path / "catalog").glob("*participants.tsv"))
+    monkeypatch.setattr(participants, "MAX_KEPT_BYTES", len(TABLE))
+    with listed(tmp_path, archive):
+        assert kept_file(tmp_path).read_bytes() == TABLE
 
 
 def test_a_data_set_without_the_table(archive: Endpoints, tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from neuromill.records import ConfigError, FailureCode, RecordingError
+from neuromill.sources.children import run_child
 from neuromill.sources.locking import exclusive
 
 if TYPE_CHECKING:
@@ -72,29 +72,33 @@ class GitMirror:
 
     def update(self, refs: Sequence[str]) -> None:
         """Fetch ``refs`` at depth 1 without blobs; with them where the server knows no filters."""
-        with exclusive(self.folder.with_suffix(".lock")):
+        with exclusive(self.folder.with_suffix(".lock")) as lock:
             try:
-                self._fetch(refs, "--depth=1", "--filter=blob:none")
+                self._fetch(lock, refs, "--depth=1", "--filter=blob:none")
             except GitError as error:
                 if not _NO_PARTIAL.search(str(error)):
                     raise _unreachable(self.url, error) from error
-                self._start_over(refs)
+                self._start_over(lock, refs)
 
-    def _start_over(self, refs: Sequence[str]) -> None:
+    def _start_over(self, lock: int, refs: Sequence[str]) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         try:
-            self._fetch(refs, "--depth=1")
+            self._fetch(lock, refs, "--depth=1")
         except GitError:
-            self._remote("fetch", *self._fetch_options(), _REMOTE, *_refspecs(refs))
+            self._remote("fetch", *self._fetch_options(), _REMOTE, *_refspecs(refs), lock=lock)
 
-    def _fetch(self, refs: Sequence[str], *options: str) -> None:
+    def _fetch(self, lock: int, refs: Sequence[str], *options: str) -> None:
         if not self.folder.is_dir():
             self._init()
         self._break_stale_locks()
-        self._run("fetch", *self._fetch_options(), *options, _REMOTE, *_refspecs(refs), network=True)
+        self._run("fetch", *self._fetch_options(), *options, _REMOTE, *_refspecs(refs), network=True, lock=lock)
 
     def _break_stale_locks(self) -> None:
-        """Remove what a killed git left; our own lock is held, so no other git of ours is at work here."""
+        """Remove what a killed git left.
+
+        Our own lock is held, and a git that writes here inherits it: none of ours is at work, not even one that
+        outlived the process which started it.
+        """
         for lock in [*self.folder.glob("*.lock"), *self.folder.glob("refs/**/*.lock")]:
             lock.unlink(missing_ok=True)
 
@@ -122,12 +126,12 @@ class GitMirror:
         lines = self._run("rev-list", "--objects", "--no-object-names", "--missing=print", ref).decode().split()
         missing = {line[1:] for line in lines if line.startswith("?")}
         wants = sorted(missing if wanted is None else missing & set(wanted))
-        with exclusive(self.folder.with_suffix(".lock")):
+        with exclusive(self.folder.with_suffix(".lock")) as lock:
             for start in range(0, len(wants), _WANTS_PER_FETCH):
                 text = "\n".join(wants[start : start + _WANTS_PER_FETCH]) + "\n"
                 # The options of git's own lazy fetch; that one asks for one blob at a time.
                 options = ("-c", "fetch.negotiationAlgorithm=noop", "fetch", *self._fetch_options())
-                self._remote(*options, "--filter=blob:none", "--stdin", _REMOTE, feed=text.encode())
+                self._remote(*options, "--filter=blob:none", "--stdin", _REMOTE, feed=text.encode(), lock=lock)
 
     def blobs(self, oids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Contents of blobs, through one ``git cat-file --batch``."""
@@ -145,9 +149,9 @@ class GitMirror:
             yield oid, output[end + 1 : end + 1 + size]
             position = end + size + 2
 
-    def _remote(self, *arguments: str, feed: bytes = b"", in_mirror: bool = True) -> bytes:
+    def _remote(self, *arguments: str, feed: bytes = b"", in_mirror: bool = True, lock: int | None = None) -> bytes:
         try:
-            return self._run(*arguments, feed=feed, network=True, in_mirror=in_mirror)
+            return self._run(*arguments, feed=feed, network=True, in_mirror=in_mirror, lock=lock)
         except GitError as error:
             raise _unreachable(self.url, error) from error
 
@@ -157,12 +161,19 @@ class GitMirror:
         except GitError:
             return None
 
-    def _run(self, *arguments: str, feed: bytes = b"", network: bool = False, in_mirror: bool = True) -> bytes:
+    def _run(
+        self,
+        *arguments: str,
+        feed: bytes = b"",
+        network: bool = False,
+        in_mirror: bool = True,
+        lock: int | None = None,
+    ) -> bytes:
         place = ["--git-dir", str(self.folder)] if in_mirror else []
         scheme = urlsplit(self.url).scheme
         # Only the address's own protocol, and never one that runs a program (ext::, ssh).
         protocol = ["-c", f"protocol.{scheme}.allow=always"] if network and scheme in SCHEMES else []
-        return _call([*protocol, *place, *arguments], feed=feed)
+        return _call([*protocol, *place, *arguments], feed=feed, holding=() if lock is None else (lock,))
 
 
 def _refspecs(refs: Sequence[str]) -> list[str]:
@@ -175,7 +186,7 @@ def _entry(line: bytes) -> TreeEntry:
     return TreeEntry(mode, oid, int(size[0]) if size and size[0] != "-" else None, path)
 
 
-def _call(arguments: Sequence[str], *, feed: bytes = b"") -> bytes:
+def _call(arguments: Sequence[str], *, feed: bytes = b"", holding: Sequence[int] = ()) -> bytes:
     settings = (
         "protocol.allow=never",
         f"core.hooksPath={os.devnull}",
@@ -187,7 +198,7 @@ def _call(arguments: Sequence[str], *, feed: bytes = b"") -> bytes:
     )
     command = ["git", *(word for setting in settings for word in ("-c", setting)), *arguments]
     try:
-        done = subprocess.run(command, input=feed, capture_output=True, check=False, env=_environment())
+        done = run_child(command, feed=feed, env=_environment(), holding=holding)
     except FileNotFoundError as error:
         raise ConfigError("the program git is not installed", next_step="install git 2.36 or newer") from error
     if done.returncode:

@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def exclusive(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+def exclusive(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[int]:
     """Hold an exclusive lock on ``path`` (created, and removed again at the end); waits for its holder.
 
-    ``on_wait`` is called once, before the wait, where another holds the lock.
+    ``on_wait`` is called once, before the wait, where another holds the lock. The block gets the descriptor: a child
+    that inherits it holds the lock on where this process is killed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _acquire(path, on_wait)
     try:
-        yield
+        yield descriptor
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)

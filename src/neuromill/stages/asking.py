@@ -9,9 +9,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from neuromill.records import FailureCode, RecordingError
+from neuromill.sources.children import Children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from neuromill.stages.datasets import Dataset
+    from neuromill.stages.workspace import Workspace
 
 T = TypeVar("T")
 
@@ -44,7 +48,8 @@ def telling(what: str, say: Callable[[str], None]) -> Iterator[None]:
 def answer_within(seconds: float, ask: Callable[[], T], where: str) -> T:
     """Return what ``ask`` returns, or raise what it raises; the caller waits for so long and no longer.
 
-    A question that is given up goes on in a thread of its own, which keeps no program from ending.
+    A question that is given up (or interrupted) ends with the programs it runs; what waits for a socket goes on in a
+    thread of its own, which keeps no program from ending.
 
     Raises
     ------
@@ -52,10 +57,13 @@ def answer_within(seconds: float, ask: Callable[[], T], where: str) -> T:
         ``unreachable_upstream`` where nothing came back in time.
     """
     future: Future[T] = Future()
+    children = Children()
 
     def run() -> None:
         try:
-            future.set_result(ask())
+            with children.asked():
+                answer = ask()
+            future.set_result(answer)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised where it was asked
             future.set_exception(error)
 
@@ -72,3 +80,28 @@ def answer_within(seconds: float, ask: Callable[[], T], where: str) -> T:
             next_step="check network and proxy (`neuromill doctor --network`); "
             "for a slow line set NEUROMILL_LISTING_SECONDS higher",
         ) from None
+    finally:
+        children.end()
+
+
+def ask_archive(workspace: Workspace, dataset: Dataset, what: str, ask: Callable[[], T]) -> T:
+    """Ask the archive of a data set, aloud and for `listing_seconds` at most; a folder of this machine is just read.
+
+    Raises
+    ------
+    RecordingError
+        ``unreachable_upstream`` where nothing came back in time.
+    """
+    if dataset.origin.archive == "local":
+        return ask()
+    where = address_of(workspace, dataset)
+    with telling(f"{what} [{where}]", workspace.say):
+        return answer_within(workspace.settings.listing_seconds, ask, where)
+
+
+def address_of(workspace: Workspace, dataset: Dataset) -> str:
+    """Address that is asked, for people to read."""
+    endpoints, archive = workspace.settings.endpoints, dataset.origin.archive
+    if archive == "local":
+        return str(dataset.folder)
+    return endpoints.dandi_url if archive == "dandi" else endpoints.git_url.replace("{dataset}", dataset.card.id)

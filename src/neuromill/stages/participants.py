@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from neuromill.records import ConfigError, RecordingError
+from neuromill.stages.asking import ask_archive
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from neuromill.records import Manifest
+    from neuromill.records import Manifest, SourceFile
     from neuromill.sources.protocol import Source
     from neuromill.stages.datasets import Dataset
     from neuromill.stages.workspace import Workspace
 
 PARTICIPANTS = "participants.tsv"
+MAX_KEPT_BYTES = 8 * 2**20
+"""A larger table is not kept beside the index: 8 MiB are a hundred thousand rows of 80 characters."""
 
 
 def keep_participants(workspace: Workspace, dataset: Dataset, manifest: Manifest, source: Source) -> None:
     """Keep the table of a version that is just being listed; that of a folder of this machine is read where it is.
 
-    One that cannot be had is no reason to lose the recordings: it is said, and asked for again when it is needed.
+    One that cannot be had is no reason to lose the recordings, nor one that was kept before: it is said.
     """
     if _is_local(dataset):
         return
-    kept = _place(workspace, dataset)
-    kept.unlink(missing_ok=True)
-    try:
-        content = _table(manifest, source)
-    except RecordingError as error:
-        workspace.say(f"{PARTICIPANTS} of {dataset.card.dataset_version} is not kept: {error}")
+    file = _entry(manifest)
+    if file is None:
+        _place(workspace, dataset).unlink(missing_ok=True)
         return
-    if content is not None:
-        _write(kept, content)
+    try:
+        if _may_be_kept(workspace, dataset, file):
+            _write(_place(workspace, dataset), _read(workspace, dataset, source, file))
+    except RecordingError as error:
+        workspace.say(f"{PARTICIPANTS} of {dataset.card.dataset_version} could not be read anew: {error}")
 
 
 def read_participants(workspace: Workspace, dataset: Dataset) -> bytes:
@@ -52,10 +56,12 @@ def read_participants(workspace: Workspace, dataset: Dataset) -> bytes:
     if not _is_local(dataset) and kept.is_file():
         return kept.read_bytes()
     source = dataset.origin.open(workspace.settings)
-    content = _table(source.manifest(dataset.card.version), source)
-    if content is None:
+    asked = f"asking the archive what is in {dataset.card.dataset_version}"
+    file = _entry(ask_archive(workspace, dataset, asked, partial(source.manifest, dataset.card.version)))
+    if file is None:
         raise ConfigError(f"no {PARTICIPANTS} in this dataset", where=dataset.card.id, next_step="take other labels")
-    if not _is_local(dataset):
+    content = _read(workspace, dataset, source, file)
+    if not _is_local(dataset) and _may_be_kept(workspace, dataset, file):
         _write(kept, content)
     return content
 
@@ -68,9 +74,23 @@ def _place(workspace: Workspace, dataset: Dataset) -> Path:
     return workspace.index_path(dataset.card.dataset_version).with_suffix(f".{PARTICIPANTS}")
 
 
-def _table(manifest: Manifest, source: Source) -> bytes | None:
-    file = next((file for file in manifest.files if file.path == PARTICIPANTS), None)
-    return None if file is None else source.read(file)
+def _entry(manifest: Manifest) -> SourceFile | None:
+    return next((file for file in manifest.files if file.path == PARTICIPANTS), None)
+
+
+def _may_be_kept(workspace: Workspace, dataset: Dataset, file: SourceFile) -> bool:
+    if file.size <= MAX_KEPT_BYTES:
+        return True
+    workspace.say(
+        f"{PARTICIPANTS} of {dataset.card.dataset_version} is not kept: its {file.size} bytes are more than "
+        f"{MAX_KEPT_BYTES}; labels from it need the archive"
+    )
+    return False
+
+
+def _read(workspace: Workspace, dataset: Dataset, source: Source, file: SourceFile) -> bytes:
+    what = f"reading {PARTICIPANTS} of {dataset.card.dataset_version}"
+    return ask_archive(workspace, dataset, what, partial(source.read, file))
 
 
 def _write(kept: Path, content: bytes) -> None:

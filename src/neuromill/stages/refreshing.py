@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuromill.records import ConfigError, RecordingError
-from neuromill.stages.asking import answer_within, telling
+from neuromill.stages.asking import address_of, ask_archive, telling
 from neuromill.stages.orphans import recordings_without_data
 from neuromill.stages.participants import keep_participants
 
@@ -63,8 +63,9 @@ def refresh(workspace: Workspace, dataset: Dataset) -> Refreshed:
     require_obtainable(dataset.card)
     card, source = dataset.card, dataset.origin.open(workspace.settings)
     _keep_folders_apart(workspace, dataset)
-    listing = _ask(workspace, dataset, source)
-    with telling(f"reading the sidecars of {card.dataset_version} [{_where(workspace, dataset)}]", workspace.say):
+    asked = f"asking the archive what is in {card.dataset_version}"
+    listing = ask_archive(workspace, dataset, asked, partial(_listing, source, card))
+    with telling(f"reading the sidecars of {card.dataset_version} [{address_of(workspace, dataset)}]", workspace.say):
         found = discover(listing.manifest, card.recordings, source.read)
     layout = card.spikes.digest if card.spikes else ""
     listed = (*found.recordings, *recordings_without_data(listing.manifest, card.recordings, found))
@@ -82,23 +83,6 @@ def refresh(workspace: Workspace, dataset: Dataset) -> Refreshed:
         skipped=listing.skipped,
         differences=check_expected(recordings, card),
     )
-
-
-def _ask(workspace: Workspace, dataset: Dataset, source: Source) -> Listing:
-    """List a version; an archive that does not answer is waited for aloud, and not for ever."""
-    card, where = dataset.card, _where(workspace, dataset)
-    if dataset.origin.archive == "local":
-        return _listing(source, card)
-    with telling(f"asking the archive what is in {card.dataset_version} [{where}]", workspace.say):
-        return answer_within(workspace.settings.listing_seconds, partial(_listing, source, card), where)
-
-
-def _where(workspace: Workspace, dataset: Dataset) -> str:
-    """Address that is asked, for people to read."""
-    endpoints, archive = workspace.settings.endpoints, dataset.origin.archive
-    if archive == "local":
-        return str(dataset.folder)
-    return endpoints.dandi_url if archive == "dandi" else endpoints.git_url.replace("{dataset}", dataset.card.id)
 
 
 def _listing(source: Source, card: Card) -> Listing:
