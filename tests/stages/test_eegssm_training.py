@@ -95,7 +95,26 @@ def test_settings_that_name_another_rate_or_unit_than_the_tokens(
 def test_what_a_model_of_scaled_segments_is_given() -> None:
     robust = TOKENIZER.model_copy(update={"input": TfDualInputConfig(scaling="robust")})
     assert input_of(random_tokenizer(robust)) == ModelInput(SFREQ, "segment")
-    assert input_of(small_tokenizer()).unit_volts == "segment"
+
+
+def test_a_pretrained_tokenizer_of_another_kind_is_refused_when_its_tokens_are_opened(
+    folder: Path, tmp_path: Path
+) -> None:
+    """BioCodec's `scale` divides normalised rows: over it the model would be given some 1e-5 volts.
+
+    Nothing in the file tells the kind, and neither the settings of the model nor the length of its patches may hide it.
+    """
+    save_pretrained(small_tokenizer(), tmp_path / "tokenizer")
+    pipeline, selection = pipeline_of(tmp_path / "tokenizer"), Selection(data=folder / "lab")
+    with workspace_at(tmp_path / "home") as workspace:
+        for stage in (Stage.INGEST, Stage.PREPARE, Stage.TOKENIZE):
+            assert run_stage(workspace, pipeline, selection, stage).done == 3
+        with pytest.raises(ConfigError, match=r"train\.kind eegssm takes tokens of tfdual, the tokenizer is biocodec"):
+            run_stage(workspace, pipeline, selection, Stage.TRAIN)
+        EEGSSM(**MODEL).save_pretrained(tmp_path / "model")  # knows neither rate nor unit
+        own = pipeline.model_copy(update={"pretrained_model": str(tmp_path / "model")})
+        with pytest.raises(ConfigError, match="the tokenizer is biocodec"):
+            run_stage(workspace, own, selection, Stage.EMBED)
 
 
 def test_the_signal_is_in_the_unit_of_the_tokenizer_and_rejected_windows_are_silent(

@@ -190,7 +190,13 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
         ("demo-eeg", ["tokenizer.sfreq=250"], "resample.sfreq is 200 Hz, tokenizer.sfreq 250 Hz"),
         ("demo-eeg", ["tokenizer={kind: mu_law, sfreq: 100}", "train={}"], "200 Hz, tokenizer.sfreq 100 Hz"),
         ("demo-eeg", ["train.model.patch_size=200"], "patch_size is 200 samples, a frame of the tokenizer has 100"),
-        ("codebrain", ["tokenizer={kind: biocodec, normalization: {sfreq: 200}}", "fit={}"], "tokenizer has 12"),
+        (
+            "codebrain",
+            ["tokenizer={kind: biocodec, normalization: {sfreq: 200}}", "fit={}"],
+            "train.kind eegssm takes tokens of tfdual, tokenizer.kind is biocodec",
+        ),
+        ("codebrain", ["tokenizer={kind: mu_law}"], "takes tokens of tfdual, tokenizer.kind is mu_law"),
+        ("codebrain", ["tokenizer={kind: quantile}"], "takes tokens of tfdual, tokenizer.kind is quantile"),
         ("demo-eeg", ["train.model.sfreq=250"], "a signal at 200 Hz for a model trained at 250 Hz"),
         (
             "demo-eeg",

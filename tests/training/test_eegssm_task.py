@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -271,6 +272,30 @@ def test_settings_that_make_no_sense() -> None:
         EEGSSMTrainConfig(model=EEGSSMConfig(n_outputs=2))
     with pytest.raises(ValidationError, match="ends before epoch 10"):
         EEGSSMTrainConfig(cosine_epochs=5)
+
+
+class Unread(MemoryCodedSignals):
+    """Signals whose codes are not to be counted."""
+
+    def code_counts(self) -> np.ndarray:
+        """Fail."""
+        pytest.fail("read all training codes")
+
+
+def test_training_codes_are_counted_by_the_rank_that_writes() -> None:
+    training = coded("a", "b")
+    unread = Unread(training.recordings, training.signals, training.codes, training.fit_for_use)
+    reduced = []
+
+    def all_reduce(counts: torch.Tensor, *, reduce_op: str) -> torch.Tensor:
+        reduced.append(reduce_op)
+        return counts
+
+    fabric = SimpleNamespace(
+        global_rank=1, world_size=2, is_global_zero=False, device=torch.device("cpu"), all_reduce=all_reduce
+    )
+    assert EEGSSMTask(CONFIG, unread, coded("z")).baselines(fabric) == []
+    assert reduced == ["sum"]  # the ranks' counts are still summed: one that stays away hangs the other
 
 
 @pytest.mark.slow

@@ -97,7 +97,8 @@ class EEGSSM(HubMixin, nn.Module, files="neuromill.models.eegssm_files"):
         Parameters
         ----------
         x
-            float [batch, channel, time] in units of 100 uV: volts times 1e4. Any number of channels and samples.
+            float [batch, channel, time] in the unit of the weights, ``config.unit_volts`` (CodeBrain's: 100 uV). The
+            class does not scale. Any number of channels and samples.
         mask
             [batch, channel, patch], integer or bool: 1 hides a patch.
         usable

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from neuromill.stages.pipeline import Pipeline
-    from neuromill.tokenizers.config import TokenizerConfig
-    from neuromill.tokenizers.fixed_config import FixedTokenizerConfig
-
-    SignalTokenizerConfig = TokenizerConfig | TfDualTokenizerConfig | FixedTokenizerConfig
 
 SAME_RATE = 1e-6
 LEARNED = ("biocodec", "tfdual")
 TOKENIZERS_OF = {
     "criss_cross": ("biocodec",),
     "ndt3": ("ndt3",),
-    "eegssm": ("tfdual", "biocodec", "mu_law", "quantile"),
+    "eegssm": ("tfdual",),
 }
-"""Tokenizers whose tokens a model of each kind of training takes."""
+"""Tokenizers whose tokens a model of each kind of training takes.
+
+EEGSSM is given the stored signal over the divisor stored with the codes: the tokenizer's own input for TFDual alone.
+BioCodec's divides rows that it has normalised before, and a code of a fixed tokenizer is one sample, never a patch.
+"""
 
 
 def contradictions(pipeline: Pipeline) -> tuple[str, ...]:
@@ -55,9 +55,9 @@ def contradictions(pipeline: Pipeline) -> tuple[str, ...]:
     return tuple(found)
 
 
-def model_input(tokenizer: SignalTokenizerConfig) -> ModelInput:
+def model_input(tokenizer: TfDualTokenizerConfig) -> ModelInput:
     """What a model is given that learns the codes of a tokenizer: signals at its rate, over the divisor it stored."""
-    if isinstance(tokenizer, TfDualTokenizerConfig) and tokenizer.input.scaling == "fixed":
+    if tokenizer.input.scaling == "fixed":
         return ModelInput(tokenizer.sfreq, tokenizer.input.unit_volts)
     return ModelInput(tokenizer.sfreq, "segment")
 
@@ -114,16 +114,15 @@ def _training(pipeline: Pipeline) -> Iterator[str]:
     takes = TOKENIZERS_OF[train.kind]
     if tokenizer.kind not in takes:
         yield f"train.kind {train.kind} takes tokens of {' or '.join(takes)}, tokenizer.kind is {tokenizer.kind}"
-    elif isinstance(train, EEGSSMTrainConfig) and not isinstance(tokenizer, Ndt3TokenizerConfig):
+    elif isinstance(train, EEGSSMTrainConfig) and isinstance(tokenizer, TfDualTokenizerConfig):
         if train.model.patch_size != tokenizer.hop_samples:
             yield (
                 f"train.model.patch_size is {train.model.patch_size} samples, a frame of the tokenizer has "
-                f"{tokenizer.hop_samples}{': tokenizer.network.patch_samples' if tokenizer.kind == 'tfdual' else ''}"
+                f"{tokenizer.hop_samples}: tokenizer.network.patch_samples"
             )
         if conflict := train.model.input.conflict(model_input(tokenizer)):
             yield f"train.model: {conflict}; leave it out, it is taken from the tokens"
-        if isinstance(tokenizer, TfDualTokenizerConfig):
-            yield from _signal_windows(train, tokenizer.network.window_patches)
+        yield from _signal_windows(train, tokenizer.network.window_patches)
 
 
 def _signal_windows(train: EEGSSMTrainConfig, own: int) -> Iterator[str]:

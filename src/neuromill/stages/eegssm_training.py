@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from neuromill.records import ConfigError
 from neuromill.stages.consistency import model_input
 from neuromill.stages.identities import prepare_identity
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.sections import eegssm_training
+from neuromill.tokenizers.tfdual_config import TfDualTokenizerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +26,15 @@ def open_coded(workspace: Workspace, context: WorkContext, recordings: Sequence[
     """Open signals and tokens of these recordings; the order is that of the stores and of their indexes.
 
     The token identity, which names the run, names the prepared signals, too.
+
+    Raises
+    ------
+    ConfigError
+        The tokens are of another kind than TFDual's, see ``input_of``.
     """
     from neuromill.training.store_coded_signals import CodedStore, StoreCodedSignals
 
+    input_of(context.tokenizer())
     wanted = {str(recording.id) for recording in recordings}
     versions = sorted({recording.id.dataset_version for recording in recordings}, key=str)
     prepared = prepare_identity(context.pipeline)
@@ -44,5 +52,21 @@ def open_coded(workspace: Workspace, context: WorkContext, recordings: Sequence[
 
 
 def input_of(tokenizer: Tokenizer) -> ModelInput:
-    """What a model is given that learns the codes of a tokenizer: signals at its rate, over the divisor it stored."""
-    return model_input(tokenizer.config)
+    """What a model is given that learns the codes of a tokenizer: signals at its rate, over the divisor it stored.
+
+    A pipeline file that names a tokenizer of another kind is refused when it is read; one that is opened from a folder
+    or a hub (``pretrained``) says what it is only here.
+
+    Raises
+    ------
+    ConfigError
+        It is not TFDual: the divisor it stores does not turn the prepared signal into what it was given.
+    """
+    config = tokenizer.config
+    if not isinstance(config, TfDualTokenizerConfig):
+        raise ConfigError(
+            f"train.kind eegssm takes tokens of tfdual, the tokenizer is {config.kind}",
+            where="pretrained",
+            next_step="name a TFDual tokenizer, or take another train.kind",
+        )
+    return model_input(config)

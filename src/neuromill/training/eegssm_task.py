@@ -161,7 +161,10 @@ class EEGSSMTask:
         return CodesScores.from_row(row)
 
     def baselines(self, fabric: Fabric) -> Sequence[dict[str, Any]]:
-        """What the frequencies of the training codes are worth on the very patches of a validation."""
+        """What the frequencies of the training codes are worth on the very patches of a validation.
+
+        Every rank counts its share of the validation; only rank 0 reads the training codes, the others return nothing.
+        """
         loader = self.validation_loader(Place(fabric.global_rank, fabric.world_size))
         if loader is None:
             return []
@@ -172,6 +175,8 @@ class EEGSSMTask:
                 held_out[number] += torch.bincount(level, minlength=self._codes.codebook_size)
         if fabric.world_size > 1:
             held_out = fabric.all_reduce(held_out.to(fabric.device), reduce_op="sum").cpu()  # type: ignore[union-attr]
+        if not fabric.is_global_zero:
+            return []
         return [frequency_baseline(torch.from_numpy(self._training.code_counts()), held_out)]
 
     def _loader(self, source: CodedSource, windows: Sequence[Window], place: Place, *, shuffle: bool) -> CodedLoader:

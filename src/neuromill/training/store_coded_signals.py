@@ -90,7 +90,8 @@ class _Place:
         Of the stored values.
     gain, offset
         float32 [segment, channel]: x = stored * gain + offset. The divisor that the tokenizer used is stored with the
-        codes (100 uV everywhere for CodeBrain's; the robust deviation of the segment for teslas).
+        codes (100 uV everywhere for CodeBrain's; the robust deviation of the segment for teslas). That holds of TFDual:
+        BioCodec's ``scale`` divides rows that it has normalised before. The stages open stores of TFDual alone.
     """
 
     tokens: StoreReader
@@ -203,7 +204,7 @@ class StoreCodedSignals:
         out[...] = place.tokens.read(place.name, "codes", start, stop).transpose(2, 0, 1)
 
     def code_counts(self) -> NDArray[np.int64]:
-        """How often each code occurs, [quantizer, code], in good channels; of joint tokenizers in frames not rejected."""
+        """How often each code occurs, [quantizer, code], in good channels; of joint tokenizers in frames kept."""
         first = self.recordings[0]
         counts = np.zeros((first.n_quantizers, first.codebook_size), np.int64)
         for place in self._places:
