@@ -262,3 +262,11 @@ def test_a_real_session_is_counted_as_decimals_say(data: Path) -> None:
         wanted = np.bincount([b for b in exact if b < grid.n_bins], minlength=grid.n_bins)
         np.testing.assert_array_equal(session.counts[:, unit], wanted)
     assert session.counts.sum() > 1000
+
+
+def test_spikes_beyond_what_int32_numbers() -> None:
+    """Bins of a microsecond: 2**31 of them are 36 minutes."""
+    times = np.array([-4e9, -2147.483647, -1e-6, 0.0, 5e-6, 1e-5, 2147.483646, 2147.483649, 4e9])
+    found = count_spikes(times, BinGrid(0.0, 10, 1e-6))
+    assert found.counts.tolist() == [1, 0, 0, 0, 0, 1, 0, 0, 0, 0]
+    assert (found.n_before, found.n_after) == (3, 4)

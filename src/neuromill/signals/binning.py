@@ -30,6 +30,7 @@ MAX_TICKS = 2.0**52  # up to here products and quotients of whole ticks are exac
 UNITS_AT_ONCE = 64  # laid into [time, unit] together: half the time of 8 or 32 at once
 SPIKES_AT_ONCE = 2**14  # their arithmetic stays in the cache of a core
 RASTER_ROWS_PER_BIN = 4  # from here on a row that straddles an edge is off by an eighth of a bin at most
+MAX_SMALL = 2**31 - 1
 REBIN_BYTES = 8 * 2**20
 
 
@@ -131,7 +132,8 @@ class _Scratch:
     """Memory for the arithmetic of one unit; fresh pages for each unit took longer than all the rest."""
 
     def __init__(self) -> None:
-        self._ticks, self._bins = np.empty(SPIKES_AT_ONCE), np.empty(0, np.int64)
+        self._ticks, self._small = np.empty(SPIKES_AT_ONCE), np.empty(SPIKES_AT_ONCE, np.int32)
+        self._bins = np.empty(0, np.int64)
 
     def count(self, times: NDArray[np.float64], grid: BinGrid) -> tuple[NDArray[np.int64], int, int, int]:
         """Counts up to 255 [bin], and how many spikes are before, are after, and how many bins are saturated."""
@@ -155,7 +157,11 @@ class _Scratch:
         np.multiply(times, TICKS, out=ticks)
         np.subtract(ticks, grid.origin - grid.width - grid.slack, out=ticks)
         np.multiply(ticks, 1 / grid.width, out=ticks)
-        np.copyto(out, ticks, casting="unsafe")
+        if ticks[0] > -MAX_SMALL and ticks[-1] < MAX_SMALL:  # by way of int32 the cast takes 0.6 of its time
+            np.copyto(self._small[: len(ticks)], ticks, casting="unsafe")
+            np.copyto(out, self._small[: len(ticks)])
+        else:
+            np.copyto(out, ticks, casting="unsafe")
 
 
 def ticks_of(seconds: ArrayLike) -> NDArray[np.float64]:
