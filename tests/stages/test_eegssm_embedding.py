@@ -26,16 +26,10 @@ from neuromill.store.reader import StoreReader
 from neuromill.tokenizers.files import save_pretrained
 from support.stages import Road, workspace_at
 from support.tfdual import random_tokenizer
-from support.tiny_eeg import HOP, MODEL, TOKENIZER, WINDOW, pipeline_of, write_eeg
+from support.tiny_eeg import HOP, MODEL, TOKENIZER, WINDOW, one_artefact, pipeline_of, write_eeg
 
 BEFORE = (Stage.INGEST, Stage.PREPARE, Stage.TOKENIZE, Stage.TRAIN)
 WIDTH = int(str(MODEL["out_channels"]))
-
-
-def one_artefact(number: int, signal: np.ndarray) -> None:
-    """C3 of the first subject is far too large from 7 to 8 s."""
-    if number == 0:
-        signal[0, 700:800] += 2e-3 * np.sin(np.linspace(0, 60, 100))
 
 
 @pytest.fixture(scope="module")

@@ -31,17 +31,11 @@ from support.codec import small_tokenizer
 from support.eeg_roads import SMALL_TFDUAL
 from support.stages import Listener, workspace_at
 from support.tfdual import random_tokenizer, table
-from support.tiny_eeg import HOP, MODEL, SFREQ, TOKENIZER, WINDOW, pipeline_of, write_eeg
+from support.tiny_eeg import HOP, MODEL, SFREQ, TOKENIZER, WINDOW, one_artefact, pipeline_of, write_eeg
 
 SUBJECTS_TASK = ProbeConfig(labels=LabelConfig(source="entity", column="subject"), window_seconds=6)
 TIMES_TASK = ProbeConfig(labels=LabelConfig(source="events"), window_seconds=2)
 EVENTS = "onset\tduration\ttrial_type\n1\t0\teven\n9\t0\todd\n13\t0\teven\n19\t0\todd\n"
-
-
-def one_artefact(number: int, signal: np.ndarray) -> None:
-    """C3 of the first subject is far too large from 7 to 8 s."""
-    if number == 0:
-        signal[0, 700:800] += 2e-3 * np.sin(np.linspace(0, 60, 100))
 
 
 @pytest.fixture(scope="module")

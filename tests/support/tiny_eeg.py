@@ -29,6 +29,12 @@ TRAIN = {
 Change = Callable[[int, np.ndarray], None]
 
 
+def one_artefact(number: int, signal: np.ndarray) -> None:
+    """C3 of the first subject is far too large from 7 to 8 s."""
+    if number == 0:
+        signal[0, 700:800] += 2e-3 * np.sin(np.linspace(0, 60, 100))
+
+
 def write_eeg(
     root: Path,
     subjects: tuple[str, ...],

@@ -66,9 +66,8 @@ class Children:
             with child:
                 try:
                     out, err = child.communicate(feed)
-                except BaseException:  # Ctrl-C: the child is in a group of its own and does not see it
+                finally:  # of Ctrl-C: the child is in a group of its own and does not see it
                     _end(child)
-                    raise
         finally:
             with self._lock:
                 self._running.discard(child)
