@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from neuromill.sources.attempts import Patience
 from neuromill.sources.opening import Endpoints, open_source
 from neuromill.sources.openneuro import OpenNeuroSource
 from support.annexed import MirrorWriter, annex_key, rmet_line
+from support.patience import FAST
 from support.s3 import PublicBucket, public_bucket
 
 DATASET = "ds000042"
-FAST = Patience(fruitless_attempts=3, first_delay_seconds=0.0, read_timeout_seconds=1.0, connect_timeout_seconds=1.0)
 
 
 @dataclass

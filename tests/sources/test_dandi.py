@@ -21,8 +21,7 @@ from neuromill.sources.opening import Endpoints, open_source
 from neuromill.synthetic.dandi_archive import ServedAsset
 from support.dandi import FaultyArchive, cut_body, real_assets, short_body, status, wrong_bytes
 from support.faults import Answer, Cut, Refuse, fault_proxy
-
-from .conftest import FAST
+from support.patience import FAST
 
 DANDISET = "000999"
 OLD, NEW = "0.250101.0900", "0.260101.1200"

@@ -10,8 +10,7 @@ from dandi.exceptions import HTTP404Error, NotFoundError
 from neuromill.records import FailureCode, RecordingError
 from neuromill.sources.dandi_client import PatientClient
 from neuromill.synthetic.dandi_archive import DandiArchive
-
-from .conftest import FAST
+from support.patience import FAST
 
 CONTENT = b"nwb" * 10_000
 

@@ -15,8 +15,7 @@ from neuromill.sources.objects import ObjectEntry, ObjectStore, checksum_of, key
 from neuromill.sources.opening import Endpoints, open_source
 from support.dandi import FaultyArchive, cut_body, short_body, status, wrong_bytes
 from support.faults import Cut, fault_proxy
-
-from .conftest import FAST
+from support.patience import FAST
 
 DANDISET, VERSION, PATH = "000999", "0.260101.1200", "sub-1/sub-1.nwb.zarr"
 

@@ -18,11 +18,11 @@ from neuromill.sources.attempts import Patience, retry_after
 from neuromill.sources.bucket import Bucket, ObjectAddress
 from neuromill.sources.download import Download, Wanted
 from support.faults import Answer, Cut, Refuse, Stall, fault_proxy
+from support.patience import BRIEF, FAST
 from support.s3 import PublicBucket
 
 MIB = 1 << 20
 CONTENT = bytes(range(256)) * (8 * MIB // 256)
-FAST = Patience(fruitless_attempts=3, first_delay_seconds=0.001, read_timeout_seconds=0.5, connect_timeout_seconds=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,6 @@ def fetch(what: Wanted, to: Path, patience: Patience = FAST) -> tuple[list[float
         [Refuse()],
         [Cut(0)],
         [Cut(3 * MIB)],
-        [Stall(3 * MIB)],
         [Answer(503), Answer(503)],
         [Answer(429)],
         [Answer(500), Answer(408)],
@@ -77,13 +76,22 @@ def test_every_connection_cut_after_one_megabyte(bucket, stored, tmp_path: Path)
     assert seen == len(CONTENT)
 
 
-@pytest.mark.parametrize("always", [Refuse(), Cut(0), Stall(0), Answer(503)], ids=str)
-def test_no_progress_ends(bucket, stored, tmp_path: Path, always) -> None:
+def test_a_line_that_falls_silent_costs_time_only(bucket, stored, tmp_path: Path) -> None:
+    with fault_proxy((bucket.host, bucket.port), [Stall(3 * MIB)]) as proxy:
+        _, seen = fetch(wanted(bucket, stored, proxy.port), tmp_path / "out", BRIEF)
+        assert proxy.connections > 1
+    assert seen == len(CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("always", "patience"), [(Refuse(), FAST), (Cut(0), FAST), (Stall(0), BRIEF), (Answer(503), FAST)], ids=str
+)
+def test_no_progress_ends(bucket, stored, tmp_path: Path, always, patience) -> None:
     with (
         fault_proxy((bucket.host, bucket.port), [Cut(MIB)], always) as proxy,
         pytest.raises(RecordingError) as error,
     ):
-        fetch(wanted(bucket, stored, proxy.port), tmp_path / "out")
+        fetch(wanted(bucket, stored, proxy.port), tmp_path / "out", patience)
     assert error.value.code is FailureCode.RETRIES_EXHAUSTED
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out.part").stat().st_size > 0  # the next call goes on from here

@@ -19,10 +19,10 @@ from neuromill.sources.remote import RangeReader, RemoteFile, runs
 from neuromill.synthetic.dandi_archive import Response, ServedAsset
 from support.dandi import FaultyArchive, cut_body, header, short_body, status, wrong_bytes
 from support.faults import Answer, Cut, Refuse, Stall, fault_proxy
+from support.patience import BRIEF, FAST
 
 KIB, MIB = 1 << 10, 1 << 20
 CONTENT = np.random.default_rng(0).bytes(MIB + 12345)
-FAST = Patience(fruitless_attempts=3, first_delay_seconds=0.0, read_timeout_seconds=0.5, connect_timeout_seconds=1.0)
 
 
 @dataclass
@@ -31,9 +31,9 @@ class Place:
     asset: ServedAsset
     waits: list[float]
 
-    def open(self, *, port: int = 0, etag: str = "", **settings: int) -> RemoteFile:
+    def open(self, *, port: int = 0, etag: str = "", patience: Patience = FAST, **settings: int) -> RemoteFile:
         url = f"http://127.0.0.1:{port or self.archive.port}/api/assets/{self.asset.asset_id}/download/"
-        reader = RangeReader(url, self.asset.size, etag=etag, patience=FAST, sleep=self.waits.append)
+        reader = RangeReader(url, self.asset.size, etag=etag, patience=patience, sleep=self.waits.append)
         return RemoteFile(reader, **{"block_bytes": 64 * KIB} | settings)
 
 
@@ -166,7 +166,7 @@ def test_a_failure_inside_hdf5_keeps_its_code(nwb_like: bytes, name: str, plan: 
 
 @pytest.mark.parametrize(
     "plan",
-    [[Refuse()], [Cut(0)], [Cut(300 * KIB)], [Stall(300 * KIB)], [Answer(500), Answer(503)], [Answer(429, "7")]],
+    [[Refuse()], [Cut(0)], [Cut(300 * KIB)], [Answer(500), Answer(503)], [Answer(429, "7")]],
     ids=str,
 )
 def test_passing_faults_of_the_line_cost_time_only(place: Place, plan: list) -> None:
@@ -174,6 +174,15 @@ def test_passing_faults_of_the_line_cost_time_only(place: Place, plan: list) -> 
         assert remote.read() == CONTENT
         remote.verify()
     assert (7.0 in place.waits) == (plan == [Answer(429, "7")])
+
+
+def test_a_line_that_falls_silent_costs_time_only(place: Place) -> None:
+    stall = [Stall(300 * KIB)]
+    with fault_proxy(("127.0.0.1", place.archive.port), stall) as proxy:
+        with place.open(port=proxy.port, patience=BRIEF) as remote:
+            assert remote.read() == CONTENT
+            remote.verify()
+        assert proxy.connections > 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import numpy as np
 import yaml
 
 from neuromill.records import RecordingId
-from neuromill.sources.attempts import Patience
 from neuromill.sources.opening import Endpoints
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.workspace import Workspace
@@ -18,10 +17,10 @@ from neuromill.store.reader import StoreReader
 from neuromill.synthetic.dandi_archive import DandiArchive, Request, Response, ServedAsset
 from support.dandi import Mangle
 from support.nwb import Nodes, write_hdf5
+from support.patience import FAST
 from support.stages import SERIAL, workspace_at
 
 DANDISET, VERSION = "000777", "0.260101.1200"
-FAST = Patience(fruitless_attempts=3, first_delay_seconds=0.0, read_timeout_seconds=5.0, connect_timeout_seconds=5.0)
 SECONDS, WIDTH, N_UNITS = 12.0, 0.02, 3
 RAW = "acquisition/raw/data"
 

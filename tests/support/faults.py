@@ -2,10 +2,12 @@
 
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 _PIECE = 16 * 1024
 
@@ -79,10 +81,11 @@ class FaultProxy:
         for connection in self._open:
             connection.close()
 
-    def _spawn(self, work, *arguments) -> None:
+    def _spawn(self, work, *arguments) -> threading.Thread:
         thread = threading.Thread(target=work, args=arguments, daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -106,25 +109,28 @@ class FaultProxy:
     def _relay(self, client: socket.socket, fault: Fault) -> None:
         server = socket.create_connection(self.target)
         self._open.append(server)
-        self._spawn(_pump, client, server)
+        pump = self._spawn(_pump, client, server)
         limit = fault.n if isinstance(fault, Cut | Stall) else None
         sent = 0
         while piece := server.recv(_PIECE):
             if limit is not None and sent + len(piece) >= limit:
                 client.sendall(piece[: limit - sent])
-                self._break(client, fault)
+                self._break(client, pump, fault)
                 break
             client.sendall(piece)
             sent += len(piece)
         server.close()
         client.close()
 
-    def _break(self, client: socket.socket, fault: Fault) -> None:
+    def _break(self, client: socket.socket, pump: threading.Thread, fault: Fault) -> None:
         if isinstance(fault, Stall):
-            self._closing.wait(30)
-        else:
-            self._closing.wait(0.02)  # let the client read what was sent: a reset throws unread bytes away
-            _reset(client)
+            self._closing.wait()
+            return
+        while _unread(client) and not self._closing.wait(0.001):
+            pass  # a reset throws away what was sent and not read
+        client.shutdown(socket.SHUT_RD)
+        pump.join()  # a socket that another thread reads stays open: nothing would be reset
+        _reset(client)
 
 
 def _pump(client: socket.socket, server: socket.socket) -> None:
@@ -132,6 +138,16 @@ def _pump(client: socket.socket, server: socket.socket) -> None:
         while piece := client.recv(65536):
             server.sendall(piece)
         server.shutdown(socket.SHUT_WR)
+
+
+def _unread(client: socket.socket) -> int:
+    """Bytes that the other end of a loopback connection has not read yet."""
+    ends = [
+        f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{port:04X}"
+        for host, port in (client.getpeername(), client.getsockname())
+    ]
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines())
+    return sum(int(row[4].partition(":")[2], 16) for row in rows if row[1:3] == ends)
 
 
 def _reset(client: socket.socket) -> None:
