@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from neuromill.hub.disk import flush, load_plain
+from neuromill.hub.disk import flush, load_plain, replace_file, whole_folder
 from neuromill.records import ConfigError
 
 
@@ -54,3 +54,39 @@ def test_files_and_folders_can_be_flushed(tmp_path: Path) -> None:
     flush(tmp_path / "a", tmp_path)
     with pytest.raises(FileNotFoundError):
         flush(tmp_path / "b")
+
+
+def write_half(path: Path) -> None:
+    path.write_text("ha")
+    raise OSError("disk full")
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    replace_file(path, lambda new: new.write_text("first"))
+    with pytest.raises(OSError, match="disk full"):
+        replace_file(path, write_half)
+    assert path.read_text() == "first"
+    replace_file(path, lambda new: new.write_text("second"))
+    assert path.read_text() == "second"
+    assert [one.name for one in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_new_folder_appears_when_it_is_filled(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "model"
+    with pytest.raises(OSError, match="disk full"), whole_folder(folder) as place:
+        write_half(place / "left over")
+    assert not folder.exists()
+    with whole_folder(folder) as place:
+        assert not list(place.iterdir())
+        (place / "a").write_text("a")
+        assert not folder.exists()
+    assert [one.name for one in folder.parent.iterdir()] == ["model"]
+    assert (folder / "a").read_text() == "a"
+
+
+def test_a_folder_that_exists_is_filled_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("stays")
+    with whole_folder(tmp_path) as place:
+        assert place == tmp_path
+    assert (tmp_path / "other").exists()

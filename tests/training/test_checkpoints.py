@@ -67,6 +67,14 @@ def test_optimiser_state_with_foreign_objects_is_refused(tmp_path: Path) -> None
         restore(path, *model_and_optimizer())
 
 
+@pytest.mark.parametrize("content", [7, [1], {"state": {}, "param_groups": 3}])
+def test_optimiser_state_that_is_none_is_refused(tmp_path: Path, content: object) -> None:
+    path = save(tmp_path, 3)
+    torch.save(content, path / "optimizer.pt")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        restore(path, *model_and_optimizer())
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"step": 1}'])
 def test_damaged_state_is_refused(tmp_path: Path, text: str) -> None:
     path = save(tmp_path, 3)

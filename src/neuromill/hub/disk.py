@@ -1,16 +1,19 @@
-"""Files of models and tokenizers: flushed to the disk, and unpickled under restriction only."""
+"""Files of models and tokenizers: there as a whole or not at all, and unpickled under restriction only."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import re
+import shutil
 import struct
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from neuromill.records import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 UNPICKLING_ERRORS = (
@@ -28,6 +31,33 @@ def flush(*paths: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` make a file beside ``path``; once on the disk it takes the name, also from one that is there."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    write(temporary)
+    flush(temporary)
+    temporary.replace(path)
+    flush(path.parent)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill: ``folder`` where it exists, else one beside it that takes the name at the end.
+
+    What fills a folder that exists has to replace file by file. After an error the one beside stays until the next
+    attempt.
+    """
+    if folder.is_dir():
+        yield folder
+        return
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    temporary.rename(folder)
+    flush(folder.parent)
 
 
 def load_plain(path: str | os.PathLike[str], next_step: str) -> Any:

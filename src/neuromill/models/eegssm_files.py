@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pickle
 import re
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +11,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from neuromill.hub.disk import load_plain, replace_file, whole_folder
 from neuromill.hub.mixin import CONFIG, WEIGHTS
 from neuromill.models.eegssm import EEGSSM, INPUT_FACTS, require_same_input, resolved, settings_of
 from neuromill.models.eegssm_config import TAPS, EEGSSMConfig
 from neuromill.records import ConfigError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping
 
     from torch import Tensor
@@ -42,35 +41,12 @@ def save_pretrained(model: EEGSSM, folder: Path) -> None:
 
     In a folder that exists each file is replaced by a complete one, the weights first.
     """
-    new = not folder.is_dir()
-    target = folder.with_name(f".{folder.name}.tmp") if new else folder
-    if new:
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, target / f".{WEIGHTS}.tmp", metadata={"format": "pt"})
-    _finish(target / WEIGHTS)
     document = {"architecture": ARCHITECTURE, "format_version": FORMAT_VERSION, "config": model.get_config()}
-    (target / f".{CONFIG}.tmp").write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    _finish(target / CONFIG)
-    if new:
-        target.rename(folder)
-        _flush(folder.parent)
-
-
-def _finish(path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    _flush(temporary)
-    temporary.replace(path)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
+    with whole_folder(folder) as place:
+        replace_file(place / WEIGHTS, lambda new: save_file(weights, new, metadata={"format": "pt"}))
+        replace_file(place / CONFIG, lambda new: new.write_text(text, encoding="utf-8"))
 
 
 def from_pretrained(folder: str | os.PathLike[str], kind: type[EEGSSM] = EEGSSM, **changes: Any) -> EEGSSM:
@@ -296,15 +272,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 def _tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return _read_weights(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            f"not a file that can be read safely: {reason}",
-            where=str(path),
-            next_step="where you trust its origin, save its state dict on its own",
-        ) from error
+    content = load_plain(path, "where you trust its origin, save its state dict on its own")
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

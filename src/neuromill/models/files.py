@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
@@ -14,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from neuromill.hub.disk import flush, load_plain
+from neuromill.hub.disk import flush, load_plain, replace_file, whole_folder
+from neuromill.hub.mixin import CONFIG, WEIGHTS
 from neuromill.models.config import CrissCrossConfig
 from neuromill.models.criss_cross import CrissCross
 from neuromill.models.eegssm import EEGSSM
@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+__all__ = [
+    "CONFIG", "WEIGHTS", "Architecture", "PublishedCheckpoint", "flush", "from_config", "from_pretrained",
+    "import_published", "is_complete", "load_plain", "save_pretrained",
+]  # fmt: skip
+"""Training knows models and not the Hub; it takes ``flush`` and ``load_plain`` from here for what it saves beside."""
+
 Model = TypeVar("Model", bound=nn.Module)
 
 FORMAT_VERSION = 1
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 PUBLISHED_HEADS = 8  # the only size that the shapes of a state dict do not tell
 
 
@@ -68,15 +72,16 @@ def save_pretrained(model: nn.Module, folder: Path) -> None:
 
     In a folder that exists (of a run that is finished again, say) each file is replaced by a complete one.
     """
-    if folder.is_dir():
-        _write_files(model, folder)
-        return
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    _write_files(model, temporary)
-    temporary.rename(folder)
-    flush(folder.parent)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    document = {
+        "architecture": _architecture_of(type(model)).name,
+        "format_version": FORMAT_VERSION,
+        "config": cast("Config", model.config).model_dump(mode="json"),
+    }
+    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
+    with whole_folder(folder) as place:
+        replace_file(place / WEIGHTS, lambda new: save_file(weights, new))
+        replace_file(place / CONFIG, lambda new: new.write_text(text, encoding="utf-8"))
 
 
 def is_complete(folder: str | os.PathLike[str]) -> bool:
@@ -88,24 +93,6 @@ def is_complete(folder: str | os.PathLike[str]) -> bool:
             return True
     except (ConfigError, OSError, SafetensorError):
         return False
-
-
-def _write_files(model: nn.Module, folder: Path) -> None:
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    temporary = folder / f".{WEIGHTS}.tmp"
-    save_file(weights, temporary)
-    flush(temporary)
-    temporary.replace(folder / WEIGHTS)
-    document = {
-        "architecture": _architecture_of(type(model)).name,
-        "format_version": FORMAT_VERSION,
-        "config": cast("Config", model.config).model_dump(mode="json"),
-    }
-    temporary = folder / f".{CONFIG}.tmp"
-    temporary.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
-    flush(temporary)
-    temporary.replace(folder / CONFIG)
-    flush(folder)
 
 
 @overload

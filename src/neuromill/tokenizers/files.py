@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from neuromill.hub.disk import flush, load_plain
-from neuromill.hub.mixin import folder_of
+from neuromill.hub.disk import flush, load_plain, replace_file
+from neuromill.hub.mixin import CONFIG, WEIGHTS, folder_of
 from neuromill.records import ConfigError
 from neuromill.tokenizers.biocodec import BioCodec
 from neuromill.tokenizers.config import BioCodecConfig, NormalizationConfig, TokenizerConfig
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 N = TypeVar("N", bound=torch.nn.Module)
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT, FORMAT_VERSION = "neuromill-tokenizer", 1
 COMPILED = "_orig_mod."
 """What ``torch.compile`` puts into names."""
@@ -192,11 +191,7 @@ def codec_state(content: Any, where: str = "") -> dict[str, Tensor]:
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write the state of an unfinished fit (tensors and plain values), atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    torch.save(dict(state), temporary)
-    flush(temporary)
-    temporary.replace(path)
-    flush(path.parent)
+    replace_file(path, lambda new: torch.save(dict(state), new))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import pickle
 import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from neuromill.models.files import from_pretrained, save_pretrained
+from neuromill.models.files import flush, from_pretrained, load_plain, save_pretrained
 from neuromill.records import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
 OPTIMIZER = "optimizer.pt"
 STATE = "state.json"
 STEP_DIGITS = 8
+NEXT_STEP = "remove this folder to continue from the one before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +57,10 @@ def save_checkpoint(
     save_pretrained(model, temporary)
     torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
     (temporary / STATE).write_text(json.dumps(asdict(state), indent=2, sort_keys=True) + "\n")
-    for path in temporary.iterdir():
-        _flush(path)
+    flush(*temporary.iterdir())
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
-    _flush(folder)
+    flush(folder)
     for old in _all(folder)[:-keep] if keep else []:
         shutil.rmtree(old)
     return target
@@ -82,12 +80,18 @@ def load_state(checkpoint: Path) -> RunState:
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Load weights and optimiser state into objects of the same configuration."""
+    """Load weights and optimiser state into objects of the same configuration.
+
+    Raises
+    ------
+    ConfigError
+        A file is damaged, or the optimiser state is of another model.
+    """
     model.load_state_dict(from_pretrained(checkpoint, type(model)).state_dict())
+    saved = load_plain(checkpoint / OPTIMIZER, NEXT_STEP)
     try:
-        saved = torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True)
         optimizer.load_state_dict(saved)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(checkpoint, error) from error
 
 
@@ -99,13 +103,5 @@ def _damaged(checkpoint: Path, error: Exception) -> ConfigError:
     return ConfigError(
         f"checkpoint cannot be read: {error}",
         where=str(checkpoint),
-        next_step="remove this folder to continue from the one before",
+        next_step=NEXT_STEP,
     )
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
