@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuromill.reports.style import INK, QUIET, SERIES, house_style, label, new_figure, printable, svg
+from neuromill.reports.writing import replace_whole, write_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,10 +85,9 @@ def comparison_svg(contents: ComparisonContents) -> str:
 
 def write_comparison_png(contents: ComparisonContents, path: Path) -> None:
     """Write the picture as PNG; a file that is there is replaced whole."""
-    temporary = path.with_name(f".{path.name}.partial")
     with house_style():
-        _figure(contents).savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    temporary.replace(path)
+        figure = _figure(contents)
+        replace_whole(path, lambda new: figure.savefig(new, format="png", dpi=PNG_DPI, metadata={"Software": None}))
 
 
 def render_comparison(contents: ComparisonContents) -> str:
@@ -105,9 +105,7 @@ def render_comparison(contents: ComparisonContents) -> str:
 
 def write_comparison_page(contents: ComparisonContents, path: Path) -> None:
     """Write the page; one that is there is replaced whole."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(render_comparison(contents), encoding="utf-8", newline="\n")
-    temporary.replace(path)
+    write_page(render_comparison(contents), path)
 
 
 def _text(value: str) -> str:

@@ -73,13 +73,12 @@ def write_report(workspace: Workspace, pipeline: Pipeline, selection: Selection,
         No recording is chosen, or a condition is no SQL expression.
     """
     from neuromill.reports.page import render
+    from neuromill.reports.writing import write_page
 
     text = render(collect(workspace, pipeline, selection))
     path = to / "report.html" if to.is_dir() else to
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    return temporary.replace(path)
+    return write_page(text, path)
 
 
 def collect(workspace: Workspace, pipeline: Pipeline, selection: Selection) -> ReportContents:
