@@ -140,6 +140,28 @@ def test_what_is_refused(names: tuple[str, ...], *, require_all: bool, code: Fai
     assert caught.value.where == "sub-01"
 
 
+@pytest.mark.parametrize(
+    ("names", "message", "next_step"),
+    [
+        (
+            ("Fp1", "EEG FP1-REF", "F3"),
+            "several channels for one place of 10-20-19 (FP1: Fp1, EEG FP1-REF)",
+            "leave the others out with a pick step before pick_montage",
+        ),
+        (
+            NINETEEN[1:],
+            "18 of the 19 channels of 10-20-19; missing: FP1",
+            "use a pipeline without this montage, or require_all: false",
+        ),
+        (("Oz",), f"0 of the 19 channels of 10-20-19; missing: {', '.join(NINETEEN)}", ""),
+    ],
+)
+def test_refusals_say_what_is_wrong_and_what_to_do(names: tuple[str, ...], message: str, next_step: str) -> None:
+    with pytest.raises(RecordingError) as caught:
+        require_montage(PickMontage(), eeg(*names))
+    assert (caught.value.what, caught.value.next_step) == (message, next_step)
+
+
 def test_some_channels_are_enough_where_it_says_so() -> None:
     match = require_montage(PickMontage(require_all=False), eeg("Pz", "O1", "Oz"))
     assert match.names == ("O1", "PZ")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuromill.records import ConfigError, FailureCode, RecordingError
-from neuromill.signals.montage import bipolar_of, position_of
+from neuromill.records import ConfigError
+from neuromill.signals.montage import bipolar_of, position_of, refuse_lacking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -151,22 +151,9 @@ def require_bipolar(step: PickBipolar, channels: ChannelTable, where: str = "") 
     """
     pairs = declared_pairs(step)
     match = match_bipolar(pairs, channels)
-    if match.twice:
-        claims = "; ".join(f"{name}: {', '.join(sources)}" for name, sources in match.twice.items())
-        raise RecordingError(
-            FailureCode.DUPLICATE_CHANNELS,
-            f"several channels for one electrode or pair ({claims})",
-            where=where,
-            next_step="leave the others out with a pick step before pick_bipolar",
-        )
-    if not match.names or (step.require_all and match.missing):
-        mixed = f"; against different references: {', '.join(match.mixed)}" if match.mixed else ""
-        raise RecordingError(
-            FailureCode.NO_USABLE_CHANNELS,
-            f"{len(match.names)} of {len(pairs)} bipolar channels; missing: {', '.join(match.missing)}{mixed}",
-            where=where,
-            next_step="use a pipeline without these pairs, or require_all: false" if match.names else "",
-        )
+    mixed = f"; against different references: {', '.join(match.mixed)}" if match.mixed else ""
+    asked = f"{len(pairs)} bipolar channels"
+    refuse_lacking(step, match, place="electrode or pair", asked=asked, these="these pairs", where=where, note=mixed)
     return match
 
 

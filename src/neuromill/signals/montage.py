@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from neuromill.records import ChannelTable
-    from neuromill.signals.eeg_steps import PickMontage
+    from neuromill.signals.bipolar import BipolarMatch
+    from neuromill.signals.eeg_steps import PickBipolar, PickMontage
 
 MONTAGES: Mapping[str, tuple[str, ...]] = {
     "10-20-19": (
@@ -137,23 +138,50 @@ def require_montage(step: PickMontage, channels: ChannelTable, where: str = "") 
         ``duplicate_channels`` where two channels claim one place; ``no_usable_channels`` where channels are missing.
     """
     match = match_montage(step.montage, channels)
+    asked = f"the {len(MONTAGES[step.montage])} channels of {step.montage}"
+    refuse_lacking(step, match, place=f"place of {step.montage}", asked=asked, these="this montage", where=where)
+    return match
+
+
+def refuse_lacking(
+    step: PickMontage | PickBipolar,
+    match: MontageMatch | BipolarMatch,
+    *,
+    place: str,
+    asked: str,
+    these: str,
+    where: str,
+    note: str = "",
+) -> None:
+    """Refuse several channels for one ``place``, and a match without what the step cannot do without.
+
+    Parameters
+    ----------
+    place, asked, these
+        What stands in the messages for what a channel can claim to be, for all that the step wants, and for its name.
+    note
+        Behind what is missing.
+
+    Raises
+    ------
+    RecordingError
+        ``duplicate_channels`` or ``no_usable_channels``.
+    """
     if match.twice:
-        pairs = "; ".join(f"{name}: {', '.join(sources)}" for name, sources in match.twice.items())
+        claims = "; ".join(f"{name}: {', '.join(sources)}" for name, sources in match.twice.items())
         raise RecordingError(
             FailureCode.DUPLICATE_CHANNELS,
-            f"several channels for one place of {step.montage} ({pairs})",
+            f"several channels for one {place} ({claims})",
             where=where,
-            next_step="leave the others out with a pick step before pick_montage",
+            next_step=f"leave the others out with a pick step before {step.step}",
         )
-    if not match.indices or (step.require_all and match.missing):
-        n_wanted = len(MONTAGES[step.montage])
+    if not match.names or (step.require_all and match.missing):
         raise RecordingError(
             FailureCode.NO_USABLE_CHANNELS,
-            f"{len(match.indices)} of the {n_wanted} channels of {step.montage}; missing: {', '.join(match.missing)}",
+            f"{len(match.names)} of {asked}; missing: {', '.join(match.missing)}{note}",
             where=where,
-            next_step="use a pipeline without this montage, or require_all: false" if match.indices else "",
+            next_step=f"use a pipeline without {these}, or require_all: false" if match.names else "",
         )
-    return match
 
 
 def on_montage(match: MontageMatch, channels: ChannelTable) -> ChannelTable:
