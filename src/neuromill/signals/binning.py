@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neuromill.records import ConfigError, FailureCode, RecordingError
+from neuromill.records.ticks import TICKS, bin_edges, bins_within, is_width, tick, ticks_of
 from neuromill.signals.row_bins import number_rows, shared_and_skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
-TICKS = 1_000_000  # per second
 SLACK = 1e-3  # microseconds; times of 0.5 us resolution exist, so whole microseconds would move spikes
 SLACK_STEPS = 4  # of a double: one each for the time, the product, the difference and the quotient
 MAX_COUNT = 255
@@ -58,8 +58,7 @@ class BinGrid:
     bin_seconds: float
 
     def __post_init__(self) -> None:
-        ticks = self.bin_seconds * TICKS
-        if not (np.isfinite(ticks) and round(ticks) >= 1 and abs(ticks - round(ticks)) < 1e-9 * ticks):
+        if not is_width(self.bin_seconds):
             raise ConfigError(
                 "width of a bin is no whole number of microseconds",
                 where=f"bin_seconds: {self.bin_seconds}",
@@ -69,12 +68,12 @@ class BinGrid:
     @property
     def width(self) -> int:
         """Width of a bin in microseconds."""
-        return round(self.bin_seconds * TICKS)
+        return tick(self.bin_seconds)
 
     @property
     def origin(self) -> int:
         """Start of bin 0 in microseconds."""
-        return round(self.start_seconds * TICKS)
+        return tick(self.start_seconds)
 
     @property
     def stop_seconds(self) -> float:
@@ -89,7 +88,7 @@ class BinGrid:
 
     def edges(self) -> NDArray[np.float64]:
         """[bin + 1] seconds: where bins start, and where the last one ends; the doubles nearest to the decimals."""
-        return (self.origin + np.arange(self.n_bins + 1) * self.width) / TICKS
+        return bin_edges(self.start_seconds, self.bin_seconds, self.n_bins)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,11 +161,6 @@ class _Scratch:
             np.copyto(out, self._small[: len(ticks)])
         else:
             np.copyto(out, ticks, casting="unsafe")
-
-
-def ticks_of(seconds: ArrayLike) -> NDArray[np.float64]:
-    """Seconds as whole microseconds, half to even; in float64, where they are exact up to 142 years."""
-    return np.rint(np.multiply(seconds, TICKS, dtype=np.float64))
 
 
 def grid_over(intervals: NDArray[np.float64], bin_seconds: float) -> BinGrid:
@@ -314,20 +308,20 @@ def segments(grid: BinGrid, intervals: NDArray[np.float64], joins: Sequence[floa
         int32 [bin]: segments counted from 0, -1 where not observed.
     """
     out = np.full(grid.n_bins, -1, np.int32)
-    pieces = _pieces(ticks_of(intervals) - grid.origin, ticks_of(np.sort(np.asarray(joins, np.float64))) - grid.origin)
+    if not len(intervals):
+        return out
+    cuts = ticks_of(np.sort(np.asarray(joins, np.float64))) - grid.origin
+    starts, stops = np.array(list(_pieces(ticks_of(intervals) - grid.origin, cuts))).T
     name = 0
-    for start, stop in pieces:
-        first, end = max(0, -int(-start // grid.width)), min(grid.n_bins, int(stop // grid.width))
-        if first < end:
-            out[first:end] = name
+    for first, stop in np.stack(bins_within(starts, stops, grid.width, grid.n_bins), axis=1).tolist():
+        if first < stop:
+            out[first:stop] = name
             name += 1
     return out
 
 
 def _pieces(intervals: NDArray[np.float64], joins: NDArray[np.float64]) -> Iterator[tuple[float, float]]:
     """Yield intervals with touching ones put together, cut at the joins."""
-    if not len(intervals):
-        return
     apart = np.flatnonzero(intervals[1:, 0] > intervals[:-1, 1]) + 1
     starts = intervals[np.concatenate([[0], apart]), 0]
     stops = intervals[np.concatenate([apart - 1, [len(intervals) - 1]]), 1]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 
 from neuromill.records import FailureCode, RecordingError
-from neuromill.signals.binning import TICKS, ticks_of
+from neuromill.records.ticks import TICKS, ticks_of
 from neuromill.signals.row_bins import number_rows, shared_and_skipped
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from neuromill.records import Config
+from neuromill.records.ticks import is_width
 from neuromill.signals.spike_steps import SpikeStep
 from neuromill.signals.steps import Step
 
@@ -57,7 +58,6 @@ class SpikePrepareConfig(Config):
 
     @model_validator(mode="after")
     def _bins_have_edges(self) -> Self:
-        ticks = self.bin_seconds * 1e6
-        if round(ticks) < 1 or abs(ticks - round(ticks)) >= 1e-9 * ticks:
+        if not is_width(self.bin_seconds):
             raise ValueError(f"bin_seconds {self.bin_seconds} is no whole number of microseconds: 0.016667 for 60 Hz")
         return self

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuromill.records import ConfigError
+from neuromill.records.ticks import bin_edges
 from neuromill.store.layout import FORMAT, METADATA_FILE, group_name
 
 if TYPE_CHECKING:
@@ -116,9 +117,7 @@ def open_spikes(store: str | Path, recording: str) -> xr.Dataset:
         )
     # xarray keeps the names along a dimension under its name, where the array itself would lie.
     data = stored.rename_vars(covariate="behaviour")
-    bins = np.arange(data.sizes["time"])
-    # Whole microseconds, as the bins were made: 29 bins of 0.02 s are 0.58 s.
-    seconds = (round(attributes["start_seconds"] * 1e6) + bins * round(attributes["bin_seconds"] * 1e6)) / 1e6
+    seconds = bin_edges(attributes["start_seconds"], attributes["bin_seconds"], data.sizes["time"])[:-1]
     text = {name: column for name, column in attributes["trial_columns"].items() if column}
     trials: dict[str, Any] = {f"trial_{name}": ("trial", np.array(column, np.str_)) for name, column in text.items()}
     data = data.assign_coords(

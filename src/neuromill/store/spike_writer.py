@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuromill.records import FailureCode, RecordingError, SpikeTokens, TokenKind, safe_name
+from neuromill.records.ticks import bins_within, tick, ticks_of
 from neuromill.store.attributes import group_attributes, unit_columns
 from neuromill.store.errors import StoreError
 from neuromill.store.filesystem import open_file_system
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 CHUNK_SECONDS = 60.0  # of counts: 576 kB of 192 units at 20 ms
 CHUNK_TOKENS = 2**15  # 1 MB of patches
-TICKS = 1_000_000  # per second: edges of bins and trials are compared in whole microseconds
 RATE_TOLERANCE = 1e-9
 TRIAL_ARRAYS = ("trial_start", "trial_stop", "trial_success")
 TOKEN_ARRAYS: dict[str, tuple[str, ...]] = {
@@ -321,9 +321,8 @@ def success_mask(trials: TrialTable, start_seconds: float, bin_seconds: float, n
     if not len(trials):
         return np.ones(n_times, np.bool_)
     usable = np.asarray(trials.success, bool) & np.isfinite(trials.starts) & np.isfinite(trials.stops)
-    edges = np.rint(np.stack([trials.starts[usable], trials.stops[usable]]) * TICKS) - round(start_seconds * TICKS)
-    width = round(bin_seconds * TICKS)
-    first, stop = np.clip([np.ceil(edges[0] / width), np.floor(edges[1] / width)], 0, n_times).astype(np.int64)
+    starts, stops = (ticks_of(edge[usable]) - tick(start_seconds) for edge in (trials.starts, trials.stops))
+    first, stop = bins_within(starts, stops, tick(bin_seconds), n_times)
     inside = np.zeros(n_times, np.bool_)
     for a, b in zip(first.tolist(), stop.tolist(), strict=True):
         inside[a:b] = True
