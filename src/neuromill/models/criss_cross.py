@@ -87,7 +87,13 @@ class CrissCross(HubMixin, nn.Module, files="neuromill.models.files"):
             self.load_codebooks(codebooks)
 
     def load_codebooks(self, codebooks: Tensor) -> None:
-        """Copy the tokenizer's codebooks [quantizer, code, codebook_dim]; ConfigError where the sizes differ."""
+        """Copy the tokenizer's codebooks, float32 [quantizer, code, codebook_dim].
+
+        Raises
+        ------
+        ConfigError
+            If the sizes differ from the model's.
+        """
         config = self.config
         wanted = (config.n_quantizers, config.codebook_size, config.codebook_dim)
         if tuple(codebooks.shape) != wanted:
@@ -142,7 +148,7 @@ class CrissCross(HubMixin, nn.Module, files="neuromill.models.files"):
         return self.criss_cross_transformer(x, sensors.mask, frame_mask)  # type: ignore[no-any-return]
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits [..., quantizer, code] of features [..., latent_dim]."""
+        """Logits float [..., quantizer, code] of features float [..., latent_dim]."""
         logits: Tensor = self.output_head(features)
         return logits.reshape(*features.shape[:-1], self.config.n_quantizers, self.config.codebook_size)
 
@@ -218,7 +224,7 @@ class CrissCrossLayer(nn.Module):
         self.ff = FeedForward(dim, config.feedforward_factor * dim, config.dropout)
 
     def forward(self, x: Tensor, rotation: Rotation, channel_mask: Tensor | None, frame_mask: Tensor | None) -> Tensor:
-        """Apply the layer to [batch, channel, frame, feature]."""
+        """Apply the layer to float [batch, channel, frame, feature]; masks as :class:`Encoder` takes them."""
         for_time, for_space = self.pre_attn_norm(x).split(self.branch_dim, dim=-1)
         over_time = self._over_time(for_time, rotation, frame_mask)
         over_space = self._over_space(for_space, channel_mask)
@@ -259,5 +265,5 @@ class FeedForward(nn.Module):
         self.layer = nn.Sequential(nn.Linear(dim, hidden), nn.SELU(), nn.Linear(hidden, dim), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply to [..., dim]."""
+        """Apply to float [..., dim]."""
         return self.layer(x)  # type: ignore[no-any-return]

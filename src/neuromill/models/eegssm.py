@@ -139,7 +139,15 @@ class EEGSSM(HubMixin, nn.Module, files="neuromill.models.eegssm_files"):
         return logits
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Backbone alone: float [batch, channel, patch, out_channels]; see ``forward``."""
+        """Backbone alone: float [batch, channel, patch, out_channels].
+
+        ``x`` and ``mask`` as ``forward`` takes them.
+
+        Raises
+        ------
+        ConfigError
+            ``x`` has no patch, or ``mask`` another shape than its patches.
+        """
         patches = self._patches(x)
         if mask is not None and mask.shape != patches.shape[:3]:
             raise ConfigError(f"a mask of {tuple(mask.shape)} for patches {tuple(patches.shape[:3])}")
@@ -194,7 +202,7 @@ class ResidualStack(nn.Module):
         blocks[-1].rms_norm.requires_grad_(requires_grad=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """[batch, feature, token] -> [batch, skip feature, token]."""
+        """Float [batch, feature, token] -> [batch, skip feature, token]."""
         state, total = tokens, tokens.new_zeros(())
         for block in self.residual_blocks:
             if self.checkpoint and self.training:
@@ -213,7 +221,7 @@ class MeanHead(nn.Module):
         self.linear = nn.Linear(width, n_outputs)
 
     def forward(self, features: Tensor, usable: Tensor | None = None) -> Tensor:
-        """[batch, channel, patch, feature] -> [batch, n_outputs]; ``usable`` is bool [batch, channel, patch]."""
+        """Float [batch, channel, patch, feature] -> [batch, n_outputs]; ``usable`` is bool [batch, channel, patch]."""
         if usable is None:
             pooled = features.mean(dim=(1, 2))
         else:
@@ -238,7 +246,13 @@ def classifier(config: EEGSSMConfig) -> nn.Module:
 
 
 def settings_of(values: Mapping[str, Any]) -> EEGSSMConfig:
-    """Check settings given by name; also those that only the published class has."""
+    """Check settings given by name; also those that only the published class has.
+
+    Raises
+    ------
+    ConfigError
+        A setting has no such name or value, or what ``resolved`` raises.
+    """
     try:
         return EEGSSMConfig.model_validate(resolved(values))
     except ValidationError as error:

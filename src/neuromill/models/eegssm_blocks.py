@@ -51,9 +51,10 @@ class PatchEmbedding(nn.Module):
         self.positional_encoding = nn.Sequential(position)
 
     def forward(self, patches: Tensor, mask: Tensor | None = None) -> Tensor:
-        """[batch, channel, patch, sample] -> [batch, channel, patch, feature]; ``mask`` is True where hidden.
+        """Float [batch, channel, patch, sample] -> [batch, channel, patch, feature].
 
-        Hiding comes first: neither the convolutions nor the spectrum see anything of a masked patch.
+        ``mask`` is bool [batch, channel, patch], True where hidden. Hiding comes first: neither the convolutions nor
+        the spectrum see anything of a masked patch.
         """
         if mask is not None:
             patches = torch.where(mask[..., None], self.mask_encoding.to(patches.dtype), patches)
@@ -69,7 +70,7 @@ class PatchEmbedding(nn.Module):
 
 
 def magnitude_spectrum(patches: Tensor) -> Tensor:
-    """One-sided |DFT| / n over the last axis, float32 whatever autocast says."""
+    """One-sided |DFT| / n of float [..., sample], whatever autocast says: float32 [..., sample // 2 + 1]."""
     with torch.autocast(patches.device.type, enabled=False):
         spectrum: Tensor = torch.fft.rfft(patches.float(), norm="forward").abs()
     return spectrum
@@ -93,7 +94,7 @@ class Conv(nn.Module):
         self.conv = conv(n_in, n_out, kernel, normalised=normalised)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, feature, token] -> [batch, feature, token]."""
+        """Float [batch, feature, token] -> [batch, feature, token]."""
         made: Tensor = self.conv(x)
         return made
 
@@ -106,7 +107,7 @@ class RMSNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(1, dim, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, feature, token], same shape back."""
+        """Float [batch, feature, token], same shape back."""
         return x * torch.rsqrt(x.float().square().mean(dim=1, keepdim=True) + NORM_EPSILON).to(x.dtype) * self.scale
 
 
@@ -149,7 +150,7 @@ class GlobalConv(nn.Module):
         return (self._pieces() / self.kernel_norm)[..., :n]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, feature, token], same shape back."""
+        """Float [batch, feature, token], same shape back."""
         with torch.autocast(x.device.type, enabled=False):
             heads = self._convolved(x.float())
         mixed = self.dropout(functional.gelu(heads).flatten(1, 2))
@@ -206,7 +207,7 @@ class BandedAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, token, feature], same shape back."""
+        """Float [batch, token, feature], same shape back."""
         if self.window == 1:
             mixed = self._own_values(x)
         else:
@@ -268,7 +269,7 @@ class ResidualBlock(nn.Module):
         self.rms_norm = RMSNorm(width)
 
     def forward(self, state: Tensor, embedded: Tensor) -> tuple[Tensor, Tensor]:
-        """State and first state [batch, feature, token] -> (next state, skip)."""
+        """State and first state, float [batch, feature, token] -> (next state, skip [batch, skip feature, token])."""
         mixed = self.sgconv(functional.gelu(self.conv_layer(state + embedded)))
         mixed = mixed + self.attention(mixed.transpose(1, 2)).transpose(1, 2)
         value, gate = mixed.chunk(2, dim=1)

@@ -50,7 +50,7 @@ class CausalAttention(nn.Module):
         self.out = nn.Linear(config.hidden_dim, config.hidden_dim)
 
     def forward(self, x: Tensor, phases: Phases) -> Tensor:
-        """Attend over the second axis of [batch, token, feature]."""
+        """Attend over the second axis of float [batch, token, feature]."""
         query, key, value = (self._split(part) for part in self.qkv(x).chunk(3, dim=-1))
         mixed = functional.scaled_dot_product_attention(
             turn(self.query_norm(query), phases).to(value.dtype),
@@ -75,7 +75,7 @@ class GatedMlp(nn.Module):
         self.out = nn.Linear(inner, config.hidden_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply to [..., feature]."""
+        """Apply to float [..., feature]."""
         value, gate = self.value_and_gate(x).chunk(2, dim=-1)
         return self.out(value * functional.silu(gate))  # type: ignore[no-any-return]
 
@@ -90,7 +90,7 @@ class Layer(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, branch: Tensor, residual: Tensor, phases: Phases) -> tuple[Tensor, Tensor]:
-        """Branch and residual stream, both [batch, token, feature], after this layer."""
+        """Branch and residual stream, both float [batch, token, feature], after this layer."""
         residual = residual + self.drop(branch)
         branch = self.attention(plain_norm(residual), phases)
         residual = residual + self.drop(branch)
@@ -120,5 +120,5 @@ class Trunk(nn.Module):
 
 
 def plain_norm(x: Tensor) -> Tensor:
-    """Layer norm over the last axis without parameters."""
+    """Layer norm of float [..., feature] over the last axis, without parameters."""
     return functional.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)

@@ -42,7 +42,10 @@ class Chunk:
 
     @classmethod
     def of(cls, tokens: SpikeTokens, chunk: int, patch_channels: NDArray[np.uint8]) -> Self:
-        """Chunk number ``chunk`` of a recording's tokens; its arrays are views."""
+        """Chunk number ``chunk`` of a recording's tokens; its arrays are views.
+
+        ``patch_channels`` is uint8 [patch], that of the recording.
+        """
         return cls(chunk_of(tokens, chunk), patch_channels)
 
     def __len__(self) -> int:

@@ -57,6 +57,19 @@ def place_sensors(
     The layout is normalised over every channel whose position is known, good or bad: which channels happen to be
     bad does not move the others. Known position with unknown orientation keeps the channel, orientation zero.
 
+    Parameters
+    ----------
+    positions
+        Floats [channel, 3], metres; NaN where unknown.
+    orientations
+        Floats [channel, 3], unit vectors; NaN where unknown.
+    types
+        Integers [channel], of ``sensor_types``.
+    good
+        bool [channel].
+    where
+        The recording, for messages.
+
     Raises
     ------
     RecordingError
@@ -81,9 +94,10 @@ def place_sensors(
 
 
 def normalise_positions(positions: NDArray[np.floating], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Centre [channel, 3] positions and scale them to an RMS radius of 1/sqrt(3) over the known rows.
+    """Centre positions [channel, 3] and scale them to an RMS radius of 1/sqrt(3) over the known rows: float32.
 
-    Other rows become zero. Applying it twice changes nothing. Where all known positions coincide they become zero.
+    Other rows become zero (``known`` is bool [channel]). Applying it twice changes nothing. Where all known positions
+    coincide they become zero.
     """
     normalised = np.zeros(positions.shape, dtype=np.float64)
     centred = positions[known] - positions[known].mean(axis=0, keepdims=True)
@@ -93,7 +107,7 @@ def normalise_positions(positions: NDArray[np.floating], known: NDArray[np.bool_
 
 
 def sensor_types(coils: Sequence[str], *, parity: bool = False) -> NDArray[np.int32]:
-    """Type index [channel] from coil names without FIFF prefix: 1 for magnetometers, 0 for anything else.
+    """Type index int32 [channel] from coil names without FIFF prefix: 1 for magnetometers, 0 for anything else.
 
     The channel type is of no use here: MNE calls the axial gradiometers of CTF, KIT and BTi "mag". ``parity`` looks
     for the letters MAG anywhere in the name, as published, and so takes BTi's ``MAGNES_GRAD`` for a magnetometer.

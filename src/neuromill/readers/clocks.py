@@ -31,7 +31,10 @@ class Merged:
 
 
 def run_starts(stamps: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Indices at which stretches that never go back begin, the first of them 0; none for no stamps."""
+    """Indices int64 [run] at which stretches of ``stamps``, float64 [time], that never go back begin.
+
+    The first of them is 0; none for no stamps.
+    """
     if not stamps.size:
         return np.empty(0, dtype=np.int64)
     return np.concatenate([[0], np.flatnonzero(np.diff(stamps) < 0) + 1]).astype(np.int64)
@@ -70,7 +73,7 @@ class BlockClock:
         return tuple((before[1] + after[0]) / 2 for before, after in pairwise(self.spans))
 
     def shifts(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Seconds to add to each stamp.
+        """Seconds to add to each stamp: float64 [time], as ``stamps``.
 
         Raises
         ------
@@ -133,10 +136,10 @@ def merge_repeats(stamps: NDArray[np.float64], values: NDArray[np.float64]) -> M
 
 
 def change_points(stamps: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows of a series of held values [time, dimension] are samples: those at which any value changes.
+    """Bool [time]: which rows of a series of held values are samples, those at which any value changes.
 
     Both ends of the series, of every gap and of every stretch of NaN are kept, so that what is held up to there stays
-    known up to there.
+    known up to there. ``stamps`` are float64 [time] seconds, ``values`` float64 [time, dimension].
     """
     if len(stamps) < 2:  # noqa: PLR2004 - nothing to compare
         return np.ones(len(stamps), dtype=bool)
@@ -155,7 +158,8 @@ def held_samples(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Change points of a series of held values, with a row of NaN in the middle of every gap.
 
-    Rests and gaps both leave long steps between change points; the row of NaN tells them apart.
+    Rests and gaps both leave long steps between change points; the row of NaN tells them apart. What comes back are
+    stamps and values like those given: float64 [time] seconds, ascending, and float64 [time, dimension].
     """
     steps = np.diff(stamps)
     gaps = np.flatnonzero(steps > GAP_STEPS * np.median(steps)) if len(steps) else np.empty(0, np.int64)
@@ -174,7 +178,7 @@ def stretches(times: NDArray[np.float64], longest: float) -> NDArray[np.float64]
 
 
 def joined(intervals: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
-    """Union of intervals [interval, 2] in which such that lie up to ``longest`` apart are one."""
+    """Union float64 [interval, 2] of intervals in which such that lie up to ``longest`` apart are one."""
     united = union(intervals)
     apart = united[1:, 0] - united[:-1, 1] > longest
     first, last = np.append(True, apart)[: len(united)], np.append(apart, True)[: len(united)]
@@ -182,7 +186,7 @@ def joined(intervals: NDArray[np.float64], longest: float) -> NDArray[np.float64
 
 
 def union(intervals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Union of intervals [interval, 2] as sorted, disjoint ones; such that touch become one."""
+    """Union of intervals, float64 [interval, 2], as sorted, disjoint ones; such that touch become one."""
     ordered = intervals[np.argsort(intervals[:, 0], kind="stable")]
     if not len(ordered):
         return ordered.reshape(0, 2)

@@ -113,7 +113,8 @@ def check_clock(steps: NDArray[np.float64] | None, sfreq: float, n_trials: int, 
     Parameters
     ----------
     steps
-        Seconds on the system clock from the last sample of each trial to the first of the next; None without clock.
+        float64 [trial - 1]: seconds on the system clock from the last sample of each trial to the first of the next;
+        None without clock.
 
     Raises
     ------

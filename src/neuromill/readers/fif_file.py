@@ -87,7 +87,13 @@ def look_over(path: Path, where: str) -> FifOverview:
 
 
 def walk(path: Path, where: str) -> Iterator[Tag]:
-    """Yield the tags of a FIF file, gzip-compressed where its name ends in ``.gz``."""
+    """Yield the tags of a FIF file, gzip-compressed where its name ends in ``.gz``.
+
+    Raises
+    ------
+    RecordingError
+        ``truncated`` where the file or its gzip stream ends early, ``unreadable`` where it is damaged or no FIF file.
+    """
     if path.suffix != ".gz":
         with path.open("rb") as file:
             yield from _walk(file, path.stat().st_size, where)

@@ -136,7 +136,13 @@ def elements(data: memoryview, order: str, where: str) -> Iterator[Element]:
 
 
 def matrix(data: memoryview, order: str, where: str, depth: int = 0) -> MatArray:
-    """Read the head of an array; no bytes at all are an empty array."""
+    """Read the head of an array; no bytes at all are an empty array.
+
+    Raises
+    ------
+    RecordingError
+        ``unreadable`` where the head is damaged or the array lies too deep, ``truncated`` where it ends early.
+    """
     if depth > MAX_DEPTH:
         raise unreadable("arrays lie too deep within each other", where)
     if not len(data):

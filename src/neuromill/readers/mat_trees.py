@@ -48,7 +48,7 @@ class MatRecording:
     binned: Binned | None = None
 
     def spike_times(self, unit: int) -> NDArray[np.float64]:
-        """Spike times of one unit in seconds, ascending; a masked unit has none."""
+        """Spike times of one unit in seconds, float64 [spike] ascending; a masked unit has none."""
         return np.empty(0) if self.units.bads[unit] else self.read(unit)
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ def observed_intervals(stamps: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def check_clock(stamps: NDArray[np.float64], name: str, where: str) -> None:
-    """Raise ``bad_timestamps`` where a clock is empty, not finite, or goes back."""
+    """Raise ``bad_timestamps`` where a clock, float64 [time] seconds, is empty, not finite, or goes back."""
     if not stamps.size:
         raise bad_timestamps(f"{name} has no samples", where)
     if not np.isfinite(stamps).all():
@@ -136,7 +136,7 @@ def check_clock(stamps: NDArray[np.float64], name: str, where: str) -> None:
 
 
 def ascending(times: NDArray[np.float64]) -> tuple[NDArray[np.float64], bool]:
-    """Spike times sorted, and whether they had to be."""
+    """Spike times, float64 [spike], sorted, and whether they had to be."""
     unsorted = bool(times.size and (np.diff(times) < 0).any())
     return (np.sort(times), True) if unsorted else (times, False)
 
@@ -165,7 +165,13 @@ def needs_covariates(layout: SpikeLayout, found: Sequence[CovariateSeries], wher
 
 
 def cell_paths(tree: Tree, path: str) -> NDArray[np.object_]:
-    """Paths of what the cells of a MATLAB 7.3 cell array hold, object ``str`` of the array's (transposed) shape."""
+    """Paths of what the cells of a MATLAB 7.3 cell array hold, object ``str`` of the array's (transposed) shape.
+
+    Raises
+    ------
+    RecordingError
+        ``unreadable`` where it is not a cell array.
+    """
     cells = tree.array(path)
     if cells.values != "reference":
         raise unreadable(f"{path} is not a cell array", tree.where)
@@ -184,7 +190,7 @@ def is_empty_cell(tree: Tree, path: str) -> bool:
 
 
 def text_of(tree: Tree, path: str) -> str:
-    """Text that a MATLAB 7.3 array holds as character codes."""
+    """Text that a MATLAB 7.3 array holds as character codes; raises ``unreadable`` for anything else."""
     if is_empty_cell(tree, path):
         return ""
     codes = np.ravel(tree.array(path).read())

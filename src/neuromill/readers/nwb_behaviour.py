@@ -172,7 +172,14 @@ def covariate_names(one: RawCovariate) -> tuple[str, ...]:
 
 
 def read_masks(tree: Tree, layouts: Sequence[MaskLayout], covariates: Sequence[RawCovariate]) -> tuple[RawMask, ...]:
-    """Read the masks a layout declares; raises ``missing_fact`` where one is not there or has no clock."""
+    """Read the masks a layout declares.
+
+    Raises
+    ------
+    RecordingError
+        ``missing_fact`` where one is not there or has no clock, ``unreadable`` where it is no list [time] of numbers or
+        booleans, and what ``read_stamps`` raises.
+    """
     return tuple(_read_mask(tree, layout, covariates) for layout in layouts)
 
 

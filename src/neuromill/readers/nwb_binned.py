@@ -49,7 +49,16 @@ def counts_array(tree: Tree, layout: UnitsLayout) -> TreeArray:
 
 
 def read_counts(tree: Tree, layout: UnitsLayout, columns: Sequence[int]) -> RawCounts:
-    """Read the counts of some columns, in the smallest unsigned type that holds them."""
+    """Read the counts of some columns, in the smallest unsigned type that holds them.
+
+    A column with a value that is no count is masked: its counts are 0.
+
+    Raises
+    ------
+    RecordingError
+        ``no_spikes`` where there is no series or nothing in it, ``unreadable`` where it is no table of numbers [time,
+        unit] or a count needs more than 32 bits, ``too_large``, and what ``read_stamps`` raises.
+    """
     array = counts_array(tree, layout)
     n_times, n_columns = array.shape
     stamps = read_stamps(tree, layout.path, n_times, "auto")
@@ -78,7 +87,7 @@ def _judge(block: NDArray[np.generic]) -> dict[int, str]:
 
 
 def bin_width(stamps: NDArray[np.float64], where: str) -> float:
-    """Distance of regular stamps in seconds, to the nanosecond.
+    """Distance of regular stamps, float64 [time] seconds, in seconds, to the nanosecond.
 
     Raises
     ------
@@ -95,7 +104,7 @@ def bin_width(stamps: NDArray[np.float64], where: str) -> float:
 
 
 def observed_by(binned: Binned) -> NDArray[np.float64]:
-    """Intervals [interval, 2] that bins cover; bins that follow on from each other are one."""
+    """Intervals float64 [interval, 2], seconds, that bins cover; bins that follow on from each other are one."""
     starts = binned.stamps - (binned.width_seconds if binned.bin_edge == "end" else 0.0)
     steps = np.diff(starts)
     stops = np.append(np.where(steps <= BREAK * binned.width_seconds, starts[1:], starts[:-1] + binned.width_seconds),

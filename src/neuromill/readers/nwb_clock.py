@@ -144,6 +144,11 @@ def observation(
     What the file says (``observed``). Else the blocks of the clock, or, where it was never reset, the stretches of time
     in which spikes or stamps of behaviour are no more than ``QUIET_SECONDS`` apart, zero counting as one of them unless
     the file has intervals that say nothing.
+
+    Raises
+    ------
+    RecordingError
+        ``no_spikes`` where nothing says so and there is neither a spike nor behaviour.
     """
     joins = clock.clock.joins
     notes: tuple[str, ...] = ()
@@ -209,6 +214,15 @@ def check_overlap(
     """Check that spikes, when was listened, and behaviour belong to one clock.
 
     Behaviour may be shorter than the spikes, and a single series may miss them; all of it may not.
+
+    Parameters
+    ----------
+    spans
+        float64 [span, 2], seconds: first and last spike of the units (``FileClock.spike_spans``), or their bins.
+    intervals
+        float64 [interval, 2], seconds, sorted: when was listened.
+    stamps
+        float64 [time], seconds, ascending: of each series of behaviour.
 
     Raises
     ------

@@ -121,7 +121,13 @@ class NwbSpikes:
         return self._contents.binned
 
     def spike_times(self, unit: int) -> NDArray[np.float64]:
-        """Spike times of one unit in seconds, float64 [spike] ascending; a masked unit has none."""
+        """Spike times of one unit in seconds, float64 [spike] ascending; a masked unit has none.
+
+        Raises
+        ------
+        ValueError
+            The recording is closed.
+        """
         if self._closed:
             raise ValueError("the recording is closed")
         if self._neurons.trains is None or self.units.bads[unit]:

@@ -128,7 +128,15 @@ def has_clock(tree: Tree, path: str) -> bool:
 
 
 def read_stamps(tree: Tree, path: str, n_rows: int, clock: str) -> NDArray[np.float64]:
-    """Stamps of the ``n_rows`` rows of a series in seconds, by the clock that a layout declares."""
+    """Stamps of the ``n_rows`` rows of a series, float64 [time] seconds, by the clock that a layout declares.
+
+    Raises
+    ------
+    RecordingError
+        ``missing_fact`` (no stamps, or no rate), ``bad_timestamps`` (another number of stamps than rows, stamps that
+        are not finite, a start or rate that is no such number, a period above a second), ``unreadable`` (stamps that
+        are no list of numbers), ``too_large``.
+    """
     explicit = tree.kind(join(path, "timestamps")) == "array"
     if clock == "timestamps" or (clock == "auto" and explicit):
         return _explicit(tree, join(path, "timestamps"), n_rows)

@@ -133,7 +133,14 @@ def check_has_units(tree: Tree, layout: UnitsLayout) -> int:
 
 
 def read_unit_rows(tree: Tree, layout: UnitsLayout, n_rows: int, group: str) -> UnitRows:
-    """Read the columns of ``n_rows`` units that lie at ``group`` (a units table, or a series with electrodes)."""
+    """Read the columns of ``n_rows`` units that lie at ``group`` (a units table, or a series with electrodes).
+
+    Raises
+    ------
+    RecordingError
+        ``too_large`` (more units than ``MAX_UNITS``), ``no_spikes`` (the card keeps none), ``missing_fact`` (a column
+        that the card names is not there), ``truncated`` or ``unreadable`` (a column is damaged).
+    """
     if n_rows > MAX_UNITS:
         raise too_large(f"{group} declares {n_rows} units, the limit is {MAX_UNITS}", tree.where)
     columns = UnitColumns(tree, group, n_rows)
@@ -303,7 +310,14 @@ class Observed:
 
 
 def read_observed(tree: Tree, group: str, rows: Sequence[int]) -> Observed | None:
-    """Read the intervals of these units; None where the table has none."""
+    """Read the intervals of these units; None where the table has none.
+
+    Raises
+    ------
+    RecordingError
+        ``unreadable`` where they are no table [interval, 2], ``truncated`` where units have none, and what ``Ragged``
+        raises.
+    """
     path = join(group, "obs_intervals")
     if tree.kind(path) != "array":
         return None

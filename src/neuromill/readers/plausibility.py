@@ -35,7 +35,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
 
 
 def spreads(block: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standard deviation of each channel of a block [channel, time]; NaN where it says nothing of a unit.
+    """Standard deviation float64 [channel] of a block [channel, time]; NaN where it says nothing of a unit.
 
     That is where a channel is flat, not finite, or one sample long.
     """

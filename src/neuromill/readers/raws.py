@@ -107,7 +107,13 @@ def open_quietly(opener: Callable[[], Any], where: str, folder: Path, copies: Co
 
 
 def open_fif(recording: Recording, root: Path) -> OpenedRaw:
-    """Open a FIF recording with all its parts; every part must be a member, every FIF member must be a part."""
+    """Open a FIF recording with all its parts; every part must be a member, every FIF member must be a part.
+
+    Raises
+    ------
+    RecordingError
+        ``missing_member`` where that does not hold, and what ``check_fif`` and ``open_quietly`` raise.
+    """
     import mne
 
     path = root / recording.path
@@ -158,6 +164,12 @@ def open_kit(recording: Recording, root: Path) -> OpenedRaw:
 
     Sensor positions are in the device frame, so markers and head shape are not needed to place them; as members they
     must be there, and what they hold (the head position) is not used.
+
+    Raises
+    ------
+    RecordingError
+        ``not_continuous`` for epochs, ``unsupported_format`` for a version that MNE does not read, ``unreadable`` for a
+        damaged header, and what ``check_kit``, ``check_kit_samples`` and ``open_quietly`` raise.
     """
     import mne
     from mne.io.kit.constants import KIT
@@ -254,7 +266,13 @@ def open_brainvision(recording: Recording, root: Path) -> OpenedRaw:
 
 
 def open_eeglab(recording: Recording, root: Path) -> OpenedRaw:
-    """Open an EEGLAB ``.set`` of any version with its ``.fdt``, or with its samples inside."""
+    """Open an EEGLAB ``.set`` of any version with its ``.fdt``, or with its samples inside.
+
+    Raises
+    ------
+    RecordingError
+        ``truncated`` where the ``.fdt`` is too short, and what ``open_eeglab_hdf5`` and ``open_quietly`` raise.
+    """
     import mne
 
     path, where = root / recording.path, recording.path

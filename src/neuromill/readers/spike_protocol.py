@@ -132,7 +132,7 @@ class SpikeRecording(Protocol):
         """Counts or raster where the file holds no spike times."""
 
     def spike_times(self, unit: int) -> NDArray[np.float64]:
-        """Spike times of one unit in seconds, ascending; a masked unit has none."""
+        """Spike times of one unit in seconds, float64 [spike] ascending; a masked unit has none."""
 
     def close(self) -> None:
         """Let go of the files; reading afterwards is an error."""

@@ -57,9 +57,15 @@ class TreeArray(Protocol):
         """Rows that are stored together; 1 where they are not stored in chunks."""
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows ``start`` to ``stop`` (numpy rules); a scalar is read whole. Text and references are objects ``str``.
+        """Rows ``start`` to ``stop`` (numpy rules), [row, ...] as the file has them; a scalar is read whole.
 
-        Raises ``too_large`` where the rows take more than ``MAX_READ_BYTES``.
+        Text and references are objects ``str``.
+
+        Raises
+        ------
+        RecordingError
+            ``too_large`` where the rows take more than ``MAX_READ_BYTES``; ``unreadable``, ``truncated`` or
+            ``unsupported_format`` where they are damaged or packed in a way that is not known.
         """
 
 
@@ -141,7 +147,13 @@ def open_hdf5(source: Path | BinaryIO | RawIOBase, where: str) -> Hdf5Tree:
 
 
 def check_superblock(file: BinaryIO | RawIOBase, where: str) -> None:
-    """Compare the size of a file with the end that its HDF5 superblock states."""
+    """Compare the size of a file with the end that its HDF5 superblock states.
+
+    Raises
+    ------
+    RecordingError
+        ``unreadable`` (no HDF5, or a superblock of an unknown version), ``truncated`` (shorter than it states).
+    """
     size = file.seek(0, 2)
     for place in SIGNATURE_PLACES:
         file.seek(place)
@@ -208,7 +220,7 @@ class Hdf5Tree:
             return {name: plain_value(node.attrs[name], node) for name in node.attrs if is_text(name)}
 
     def array(self, path: str) -> Hdf5Array:
-        """Return the array at a path."""
+        """Return the array at a path; raises ``unreadable`` where there is none."""
         if self.kind(path) != "array":
             raise unreadable(f"{path} is not an array", self._where)
         return hdf5_array(self._find(path), path, self._where)
@@ -276,7 +288,7 @@ class Hdf5Array:
         return self._chunk_rows
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows ``start`` to ``stop``."""
+        """Rows ``start`` to ``stop``, with the shape and the errors of ``TreeArray.read``; none of a null space."""
         if self._is_null:
             return np.empty(0)
         rows: Any = slice(start, stop) if self.shape else ()
@@ -305,6 +317,11 @@ class Hdf5Array:
 
         They are opened as they are: their paths, which ``read`` gives, are found by looking through the whole file
         for each of them.
+
+        Raises
+        ------
+        RecordingError
+            ``unreadable`` where it holds no references, ``too_large`` where it holds too many.
         """
         import h5py
 

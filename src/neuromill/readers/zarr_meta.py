@@ -100,7 +100,13 @@ def array_meta(document: Any, path: str, where: str) -> ArrayMeta:
 
 
 def check_version(document: Any, name: str, where: str) -> None:
-    """Check a ``.zgroup``, or what it has in common with a ``.zarray``."""
+    """Check a ``.zgroup``, or what it has in common with a ``.zarray``.
+
+    Raises
+    ------
+    RecordingError
+        ``unreadable``, naming the key; ``unsupported_format`` for another version of Zarr.
+    """
     if not isinstance(document, dict):
         raise unreadable(f"{name} is {reprlib.repr(document)}, no mapping", where)
     version = document.get("zarr_format")
@@ -111,7 +117,13 @@ def check_version(document: Any, name: str, where: str) -> None:
 
 
 def attributes_of(document: Any, path: str, where: str) -> Mapping[str, Any]:
-    """Check a ``.zattrs``, which need not be there; links are a list of mappings."""
+    """Check a ``.zattrs``, which need not be there; links are a list of mappings.
+
+    Raises
+    ------
+    RecordingError
+        ``unreadable``, naming the key.
+    """
     name = f"{path}/.zattrs"
     if document is None:
         return {}

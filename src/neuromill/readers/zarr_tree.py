@@ -137,7 +137,7 @@ class ZarrTree:
         return {name: _plain(value) for name, value in self._attributes(found).items() if name != "zarr_link"}
 
     def array(self, path: str) -> ZarrArray:
-        """Return the array at a path."""
+        """Return the array at a path; raises ``unreadable`` where there is none, and what ``array_meta`` raises."""
         found = self._resolve(path)
         if found is None or not self._is_array(found):
             raise unreadable(f"{path} is not an array", self._where)
@@ -203,7 +203,7 @@ class ZarrArray:
         return self._meta.chunks[0] if self._meta.chunks else 1
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows ``start`` to ``stop``."""
+        """Rows ``start`` to ``stop``, with the shape and the errors of ``TreeArray.read``."""
         meta = self._meta
         if meta.strange:
             raise unsupported(

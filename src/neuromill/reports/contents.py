@@ -193,7 +193,7 @@ class CodebookUse:
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """[quantizer, code]; a level sums to one, or to zero where nothing was counted."""
+        """float64 [quantizer, code]; a level sums to one, or to zero where nothing was counted."""
         shares: NDArray[np.float64] = self.counts / self.counts.sum(axis=1, keepdims=True).clip(min=1)
         return shares
 

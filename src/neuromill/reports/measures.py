@@ -35,7 +35,7 @@ def shown_in(unit: str) -> Scale:
 
 
 def frequencies(sfreq: float) -> NDArray[np.float64]:
-    """Frequencies of ``amplitude_density`` in Hz: the first is one bin above zero."""
+    """Frequencies of ``amplitude_density`` in Hz, float64 [frequency]: the first is one bin above zero."""
     n = round(WINDOW_SECONDS * sfreq)
     return np.asarray(np.fft.rfftfreq(n, 1 / sfreq)[1:], np.float64)
 
@@ -76,7 +76,7 @@ def _window_power(window: NDArray[np.floating], sfreq: float) -> NDArray[np.floa
 
 
 def root_mean_square(signal: NDArray[np.floating]) -> NDArray[np.float64]:
-    """[channel] of [channel, time], each around its mean; NaN stays NaN."""
+    """float64 [channel] of [channel, time], each around its mean and in its unit; NaN stays NaN."""
     return np.asarray(signal.astype(np.float64).std(axis=1), np.float64)
 
 
@@ -90,7 +90,17 @@ class Places:
 
 
 def places(positions: NDArray[np.float64], rms: NDArray[np.float64], bads: Sequence[str]) -> Places:
-    """Put coils at one place together, each with its share of the power; leave out coils without a known place."""
+    """Put coils at one place together, each with its share of the power; leave out coils without a known place.
+
+    Parameters
+    ----------
+    positions
+        float64 [coil, 3], metres; NaN where unknown.
+    rms
+        float64 [coil]; NaN where there is none.
+    bads
+        Why a coil is bad, "" for a good one.
+    """
     known = np.isfinite(positions).all(axis=1)
     rms, bad = rms[known], np.array([bool(reason) for reason in bads])[known]
     grid = np.round(positions[known] / SAME_PLACE_METRES).astype(np.int64)
@@ -109,12 +119,12 @@ def flatten(positions: NDArray[np.float64]) -> NDArray[np.float64]:
     Parameters
     ----------
     positions
-        [sensor, 3], metres, finite; x to the right ear, y to the nose, z up.
+        float64 [sensor, 3], metres, finite; x to the right ear, y to the nose, z up.
 
     Returns
     -------
     numpy.ndarray
-        [sensor, 2]; a sensor at the height of the centre is 1 away from the middle.
+        float64 [sensor, 2]; a sensor at the height of the centre is 1 away from the middle.
     """
     direction = positions - _centre(positions)
     distance = np.linalg.norm(direction, axis=1)
@@ -132,13 +142,13 @@ def _centre(positions: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def perplexity(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[quantizer] of shares [quantizer, code]: two to the entropy in bits, 1 to the size of the codebook."""
+    """float64 [quantizer] of shares [quantizer, code]: two to the entropy in bits, 1 to the size of the codebook."""
     logs = np.log2(np.where(shares > 0, shares, 1.0))
     return np.asarray(2.0 ** -np.sum(shares * logs, axis=1), np.float64)
 
 
 def correlations(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Pearson correlation of the rows of two [channel, time]; 0 where one is constant."""
+    """Pearson correlation float64 [channel] of the rows of two [channel, time]; 0 where one is constant."""
     x, y = (v.astype(np.float64) - v.mean(axis=1, keepdims=True, dtype=np.float64) for v in (a, b))
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     return np.asarray(np.where(norms > 0, np.sum(x * y, axis=1) / np.where(norms > 0, norms, 1.0), 0.0), np.float64)

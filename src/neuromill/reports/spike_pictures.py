@@ -269,7 +269,7 @@ def decoded(item: Decoded) -> str:
 
 
 def r2(true: NDArray[np.float32], guess: NDArray[np.float32]) -> float | None:
-    """R2 over the bins that have both; None where nothing varies."""
+    """R2 of float32 [bin] over the bins that have both; None where nothing varies."""
     both = np.isfinite(true) & np.isfinite(guess)
     values, error = true[both].astype(np.float64), (true[both] - guess[both]).astype(np.float64)
     total = float(np.sum((values - values.mean()) ** 2)) if len(values) else 0.0

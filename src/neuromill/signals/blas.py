@@ -25,7 +25,7 @@ def _libraries() -> ThreadpoolController:
 
 
 def product(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ``left @ right`` computed by one thread.
+    """Return ``left @ right`` of float64 [row, inner] and [inner, column], computed by one thread.
 
     With OpenBLAS the last bits of a product change with the number of threads (measured: 1 against 2, every shape
     that the chain uses). Called from a Python thread while another one has set a limit of its own, that limit holds.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def extended(read: Read, n_times: int, start: int, stop: int, length: int) -> Iterator[NDArray[np.float64]]:
-    """Pieces [channel, time <= length] of the samples ``start`` to ``stop``, which may lie beyond the recording.
+    """Pieces float64 [channel, time <= length] of the samples ``start`` to ``stop``, beyond the recording too.
 
     Beyond its edges a recording goes on as MNE's ``reflect_limited`` padding has it: turned about its first (last)
     sample, and zeros where there is nothing left to turn.
@@ -53,7 +53,7 @@ class SlidingBuffer:
         self._start = self._stop = start
 
     def take(self, start: int, stop: int) -> NDArray[np.float64]:
-        """Return samples ``start`` to ``stop`` [channel, time]; later calls ask for a ``start`` that is no smaller."""
+        """Return samples ``start`` to ``stop``, float64 [channel, time]; later calls ask for no smaller ``start``."""
         while self._held and self._start + self._held[0].shape[1] <= start:
             self._start += self._held.popleft().shape[1]
         while self._stop < stop:

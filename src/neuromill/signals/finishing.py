@@ -95,7 +95,7 @@ class Finishing:
         self._before = self._watch(finish.expect if finish.averaged else None, sfreq)
 
     def take(self, block: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Return what stays of the next block [channel, time]; it may be empty."""
+        """Return what stays of the next block, float64 [channel, time], as float32 [channel, time]; it may be empty."""
         start = max(self._finish.start - self._seen, 0)
         stop = max(self._finish.stop - self._seen, 0)
         self._seen += block.shape[1]

@@ -62,7 +62,11 @@ class QualityWatch:
         self._high = np.full(n_channels, -np.inf)
 
     def clean(self, block: NDArray[np.float64], start: int) -> NDArray[np.float64]:
-        """Return ``block`` [channel, time] with zeros for NaN and infinity; note what is new since the last call."""
+        """Return ``block``, float64 [channel, time], with zeros for NaN, infinity and what is beyond ``LARGEST``.
+
+        ``start`` is the number of its first sample in the recording: only samples that are new since the last call are
+        noted.
+        """
         finite = np.abs(block) <= LARGEST
         if not finite.all():
             block = np.where(finite, block, 0.0)

@@ -83,7 +83,7 @@ class WindowWatch:
         self._seen = 0
 
     def see(self, block: NDArray[np.float32]) -> None:
-        """Take the next block [channel, time]."""
+        """Take the next block, float32 [channel, time]."""
         for window, part in self._parts(block):
             np.minimum(self.low[window], part.min(axis=1), out=self.low[window])
             np.maximum(self.high[window], part.max(axis=1), out=self.high[window])
@@ -94,7 +94,7 @@ class WindowWatch:
 
     @property
     def std(self) -> NDArray[np.float64]:
-        """Standard deviation, [window, channel]."""
+        """Standard deviation in the unit of the signal, float64 [window, channel]."""
         count = np.maximum(self._count, 1)
         return np.sqrt(np.maximum(self._squares / count - np.square(self._sum / count), 0))
 
@@ -114,7 +114,13 @@ def window_length(seconds: float, sfreq: float) -> int:
 
 
 def voltages(channels: ChannelTable, step: str) -> NDArray[np.intp]:
-    """Rows of channels in volts; ConfigError where there are none, for then the step is a mistake."""
+    """Rows of channels in volts, intp [row] ascending.
+
+    Raises
+    ------
+    ConfigError
+        If there are none, for then the step is a mistake.
+    """
     rows = np.flatnonzero([unit == VOLTS for unit in channels.units])
     if not rows.size:
         raise ConfigError(f"{step} is for channels in volts, and none is kept", next_step=f"take {step} out")

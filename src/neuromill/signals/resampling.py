@@ -76,7 +76,7 @@ class Grid:
         return math.ceil(first * self.ratio - half), math.floor((first + n - 1) * self.ratio + half) + 1
 
     def matrix(self, first: int, n: int) -> NDArray[np.float64]:
-        """Weights [input, output] that make outputs ``first`` to ``first + n`` out of the samples of ``span``."""
+        """Weights float64 [input, output] that make outputs ``first`` to ``first + n`` of the samples of ``span``."""
         start, stop = self.span(first, n)
         origin = float(first * self.ratio - start)
         instants = origin + np.arange(n) * float(self.ratio)
@@ -91,7 +91,7 @@ class Grid:
         return matrix
 
     def kernel(self, lag: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Kaiser-windowed sinc at ``lag`` input samples; zero beyond ``half_width``."""
+        """Kaiser-windowed sinc at ``lag`` [...] input samples, float64 [...]; zero beyond ``half_width``."""
         from scipy.special import i0
 
         inside = np.clip(1 - (lag / self.half_width) ** 2, 0, None)
@@ -103,7 +103,8 @@ class Grid:
         """Taps at the output rate of a zero-phase filter designed at the input rate.
 
         The impulse response, band-limited by the same kernel and sampled on the output grid: below the passband edge
-        both filters have the same frequency response.
+        both filters have the same frequency response. ``taps`` and what is returned are float64 [tap], symmetric about
+        the middle one.
         """
         reach = (len(taps) - 1) // 2
         n_side = math.floor((reach + Fraction(self.half_width)) / self.ratio)

@@ -53,7 +53,10 @@ def number_rows(middles: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def shared_and_skipped(bins: NDArray[np.int64], middles: NDArray[np.float64]) -> tuple[int, int]:
-    """How many rows share a bin with the one before, and how many bins are left out although no row is missing."""
+    """How many rows share a bin with the one before, and how many bins are left out although no row is missing.
+
+    ``bins`` int64 [row] are those of ``number_rows`` for ``middles``, float64 [row] in bins.
+    """
     steps = np.diff(bins)
     whole = np.maximum(np.rint(np.diff(middles)), 1)
     return int((steps == 0).sum()), int(np.maximum(steps - whole, 0).sum())

@@ -41,7 +41,7 @@ class ChainRun:
 
     @property
     def report(self) -> ChainReport:
-        """Bad channels found; there only after the last block."""
+        """Bad channels found; there only after the last block, ``NeuroMillError`` before."""
         if self._report is None:
             raise NeuroMillError("the chain has not run to its end", where=self._chain.where)
         return self._report

@@ -56,7 +56,15 @@ class FileSystem(Protocol):
         """Whole small file; ``StoreError`` where there is none."""
 
     def read_into(self, path: str, offset: int, out: NDArray[Any]) -> None:
-        """Fill the C-contiguous ``out`` from ``offset``; ``CorruptStoreError`` where the file ends before."""
+        """Fill the C-contiguous ``out``, of any shape and dtype, with the bytes from ``offset`` on.
+
+        Raises
+        ------
+        MissingFileError
+            If there is no such file.
+        CorruptStoreError
+            If it ends before ``out`` is full.
+        """
 
     def size(self, path: str) -> int:
         """Bytes of a file; ``StoreError`` where there is none."""
@@ -122,7 +130,7 @@ class LocalFileSystem:
             raise _missing(self._path(path)) from error
 
     def read_into(self, path: str, offset: int, out: NDArray[Any]) -> None:
-        """Fill ``out`` with ``preadv``, straight into its memory."""
+        """Fill ``out`` with ``preadv``, straight into its memory; shapes and errors as ``FileSystem`` has them."""
         descriptor = self._descriptors.get(f"{self._root}/{path}")  # a Path would cost as much as the read itself
         done = os.preadv(descriptor.fd, (out,), offset)  # type: ignore[arg-type]  # numpy 2.4 stubs know no Buffer on 3.11
         while done < out.nbytes:  # at most 2 GiB come per call, and a file may be short
@@ -222,7 +230,13 @@ class LocalStaging:
             yield file
 
     def publish(self, name: str, *, replace: bool) -> None:
-        """Fsync the folders, rename, fsync the parent. A replaced folder is moved aside first, removed after."""
+        """Fsync the folders, rename, fsync the parent. A replaced folder is moved aside first, removed after.
+
+        Raises
+        ------
+        StoreError
+            If the name is taken and may not be replaced, or another writer takes it meanwhile.
+        """
         for folder, _, _ in os.walk(self._folder, topdown=False):
             _fsync_folder(Path(folder))
         target = self._root / name

@@ -69,7 +69,7 @@ def rebuild_index(store: str | Path, *, extra: Mapping[str, Mapping[str, str]] |
 
 
 def index_bytes(recordings: Iterable[IndexedRecording], extra: Mapping[str, Mapping[str, str]]) -> bytes:
-    """Return the Parquet file for these recordings, sorted by name."""
+    """Return the Parquet file for these recordings, sorted by name; ``ConfigError`` as ``rebuild_index`` has it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

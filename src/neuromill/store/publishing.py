@@ -87,7 +87,14 @@ class GroupWriter:
         return data
 
     def add_array(self, spec: ArraySpec, blocks: Iterable[NDArray[Any]]) -> None:
-        """Write an array from blocks of rows [row, ...] of any length, in order; every shard is written once."""
+        """Write an array from blocks of rows [row, ...] of any length, in order; every shard is written once.
+
+        Raises
+        ------
+        StoreError
+            If the blocks hold more or fewer rows than ``spec``, rows of another shape, or a dtype that does not cast to
+            its within one kind.
+        """
         self._metadata(f"{spec.name}/{METADATA_FILE}", array_document(spec))
         rows = _Rows(blocks, spec)
         for shard in range(spec.n_shards):

@@ -40,7 +40,15 @@ class ArrayReader(Protocol):
     n_rows: int
 
     def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Rows ``start`` to ``stop``, written into ``out`` where it is given."""
+        """Rows ``start`` to ``stop``, [row, ...] in the array's dtype, written into ``out`` where it is given.
+
+        Raises
+        ------
+        IndexError
+            If the rows are not all in the array.
+        StoreError
+            If ``out`` has another shape or dtype, or is not C-contiguous.
+        """
 
 
 class DirectArray:
@@ -60,12 +68,14 @@ class DirectArray:
         self._maps: list[ShardMap | None] = [None] * len(array.shards)
 
     def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Rows ``start`` to ``stop`` of the array.
+        """Rows ``start`` to ``stop`` of the array, [row, ...] in its dtype.
 
         Raises
         ------
         IndexError
             If the rows are not all in the array.
+        StoreError
+            If ``out`` has another shape or dtype, or is not C-contiguous; if a shard is missing.
         CorruptStoreError
             If a shard is damaged or does not fit the index.
         """
@@ -127,7 +137,7 @@ class ZarrArray:
         self._zarr = zarr.open_array(fs.zarr_store(f"{array.group}/{array.spec.name}"), mode="r", zarr_format=3)
 
     def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Rows ``start`` to ``stop`` of the array; IndexError if they are not all in it."""
+        """Rows ``start`` to ``stop`` of the array; shapes and errors as ``ArrayReader`` has them."""
         out = checked_buffer(self._array, self._dtype, start, stop, out)
         out[...] = self._zarr[start:stop]
         return out
@@ -136,7 +146,15 @@ class ZarrArray:
 def checked_buffer(
     array: IndexedArray, dtype: np.dtype[Any], start: int, stop: int, out: NDArray[Any] | None
 ) -> NDArray[Any]:
-    """Return memory for rows ``start`` to ``stop``: new, or ``out`` if its shape, dtype and order are right."""
+    """Return memory [row, ...] for rows ``start`` to ``stop``: new, or ``out`` if its shape, dtype and order are right.
+
+    Raises
+    ------
+    IndexError
+        If the rows are not all in the array.
+    StoreError
+        If ``out`` is not right.
+    """
     shape = array.spec.shape
     if not 0 <= start <= stop <= shape[0]:
         raise IndexError(f"rows {start}..{stop} of an array of {shape[0]}")
@@ -216,12 +234,19 @@ class StoreReader:
     def read(
         self, recording: str, array: str, start: int = 0, stop: int | None = None, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Rows ``start`` to ``stop`` (to the end by default), stored values.
+        """Rows ``start`` to ``stop`` (to the end by default), stored values: [row, ...] in the array's dtype.
 
         Parameters
         ----------
         out
             C-contiguous memory of the array's dtype to read into; it is returned.
+
+        Raises
+        ------
+        IndexError
+            If the rows are not all in the array.
+        StoreError
+            If there is no such recording or array, or ``out`` does not fit; of damaged arrays as ``DirectArray.read``.
         """
         reader = self.array(recording, array)
         return reader.read(start, reader.n_rows if stop is None else stop, out)

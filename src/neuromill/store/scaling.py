@@ -32,7 +32,7 @@ class Statistics:
 
     @property
     def usable(self) -> NDArray[np.bool_]:
-        """[channel] whether the values are finite and vary."""
+        """Bool [channel]: whether the values are finite and vary."""
         return np.array([i not in self.reasons for i in range(len(self.mean))])
 
 
@@ -51,7 +51,7 @@ class Scaling:
         return sum(int(np.nansum(np.abs(self.steps(block)) > INT16_LIMIT)) for block in spool.blocks())
 
     def steps(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (value - offset) / scale, float32, NaN for unusable channels."""
+        """Return (value - offset) / scale of a block, float32 [time, channel]; NaN for unusable channels."""
         with np.errstate(invalid="ignore"):
             return np.asarray((block - self.offset) / self.scale, np.float32)
 
@@ -75,7 +75,7 @@ def measure(spool: Spool) -> Statistics:
 
 
 def scaling_of(statistics: Statistics, usable: NDArray[np.bool_], encoding: SignalEncoding) -> Scaling:
-    """Scale and offset of each channel; float32 keeps the values as they are."""
+    """Scale and offset of each channel, NaN where ``usable``, bool [channel], is False; float32 keeps the values."""
     step = {"float16": 1.0, "int16": INT16_STEP}.get(encoding)
     scale = np.ones_like(statistics.rms) if step is None else statistics.rms * step
     offset = np.zeros_like(scale) if step is None else statistics.mean
@@ -87,7 +87,10 @@ def scaling_of(statistics: Statistics, usable: NDArray[np.bool_], encoding: Sign
 
 
 def encode_block(block: NDArray[np.float32], scaling: Scaling) -> NDArray[Any]:
-    """Return the stored values of a block [time, channel]; unusable channels hold the fill value."""
+    """Return a block, float32 [time, channel], as it is stored; unusable channels hold the fill value.
+
+    The dtype is that of the encoding: float16, float32 or int16.
+    """
     steps = scaling.steps(block)
     if scaling.encoding != "int16":
         return steps.astype(scaling.encoding)

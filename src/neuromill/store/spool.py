@@ -28,7 +28,13 @@ class Spool:
         self.n_rows = 0
 
     def append(self, rows: NDArray[Any]) -> None:
-        """Append rows of exactly this shape and dtype."""
+        """Append rows, [row, ...] of exactly this row shape and dtype.
+
+        Raises
+        ------
+        StoreError
+            If they have another.
+        """
         if rows.shape[1:] != self.row_shape or rows.dtype != self.dtype:
             raise StoreError(
                 f"block is {rows.dtype}{list(rows.shape)}, rows are {self.dtype}{list(self.row_shape)}",
@@ -38,7 +44,7 @@ class Spool:
         self.n_rows += len(rows)
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """Read everything back, about 4 MiB at a time."""
+        """Read everything back, about 4 MiB at a time: [row, ...] of the spool's dtype, read-only."""
         self._file.seek(0)
         block_rows = max(1, BLOCK_BYTES // self._row_bytes)
         for start in range(0, self.n_rows, block_rows):

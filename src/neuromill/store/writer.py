@@ -146,7 +146,13 @@ class SignalWriter(SpoolingWriter):
         self._max_shard_bytes = max_shard_bytes
 
     def write(self, block: NDArray[np.float32]) -> None:
-        """Append float32 [time, channel] in SI units; blocks may have any length and do not change the bytes."""
+        """Append float32 [time, channel] in SI units; blocks may have any length and do not change the bytes.
+
+        Raises
+        ------
+        StoreError
+            If the block has another number of channels or another dtype.
+        """
         self._spool.append(block)
 
     def publish(
@@ -237,11 +243,16 @@ class TokenWriter(SpoolingWriter):
         Parameters
         ----------
         codes
-            [frame, quantizer, channel] integers below the codebook size.
+            Integers [frame, quantizer, channel] below the codebook size.
         scale
-            [channel] what the tokenizer divided the segment by, NaN for channels without values.
+            float32 [channel]: what the tokenizer divided the segment by, NaN for channels without values.
         n_valid_samples
             Samples of the segment that the recording really has; the rest of a padded tail is masked by it.
+
+        Raises
+        ------
+        StoreError
+            If the segment is empty, a code lies outside the codebook, or the shapes are not those of the recording.
         """
         if not codes.size or codes.min() < 0 or codes.max() >= self._codebook_size:
             raise StoreError("segment is empty or holds codes outside the codebook", where=self.recording)
@@ -324,7 +335,13 @@ class FeatureWriter(SpoolingWriter):
         self._chunk_frames, self._max_shard_bytes = chunk_frames, max_shard_bytes
 
     def write(self, block: NDArray[np.floating[Any]]) -> None:
-        """Append [frame, channel, dim]."""
+        """Append floats [frame, channel, dim]; they are converted to the dtype of the features.
+
+        Raises
+        ------
+        StoreError
+            If the block has another number of channels or of dimensions.
+        """
         self._spool.append(block.astype(self._dtype))
 
     def publish(

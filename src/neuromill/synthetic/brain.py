@@ -41,7 +41,7 @@ class HeadPosition:
     translation: NDArray[np.float64]
 
     def in_sphere(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Device points [..., 3] relative to the sphere's centre."""
+        """Device points float64 [..., 3], metres, relative to the sphere's centre in the head frame."""
         return np.asarray(points @ self.rotation.T + self.translation - SPHERE_CENTRE)
 
 
@@ -80,7 +80,7 @@ def draw_trials(rng: np.random.Generator, n_times: int, sfreq: float) -> Trials:
 
 
 def person(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draw where a person's background dipoles lie and point: [dipole, 3] metres and unit moments, tangential."""
+    """Draw a person's background dipoles: places in metres and tangential unit moments, float64 [dipole, 3] each."""
     directions = rng.normal(size=(_N_BACKGROUND, 3))
     directions[:, 2] = np.abs(directions[:, 2])
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -94,7 +94,10 @@ def activity(
     n_times: int,
     sfreq: float,
 ) -> Activity:
-    """Time courses of one run."""
+    """Time courses of one run of ``n_times`` samples at ``sfreq`` Hz.
+
+    ``background`` are the places and moments of :func:`person`, float64 [dipole, 3] each.
+    """
     occipital = np.array(_OCCIPITAL)
     responding = np.array([place for place, _, _ in _RESPONSES])
     places = np.vstack([background[0], occipital, responding])
@@ -110,7 +113,7 @@ def activity(
 
 
 def pink(rng: np.random.Generator, n: int, n_times: int, sfreq: float) -> NDArray[np.float64]:
-    """1/f noise [n, n_times] with standard deviation one: power falls with frequency above 0.5 Hz."""
+    """1/f noise float64 [n, n_times] with standard deviation one: power falls with frequency above 0.5 Hz."""
     spectrum = np.fft.rfft(rng.standard_normal((n, n_times)), axis=1)
     freqs = np.fft.rfftfreq(n_times, 1 / sfreq)
     spectrum *= 1 / np.sqrt(np.maximum(freqs, 0.5))
@@ -152,7 +155,7 @@ def _responses(rng: np.random.Generator, trials: Trials, n_times: int, sfreq: fl
 def record(
     rng: np.random.Generator, position: HeadPosition, source: Activity, sfreq: float, line_freq: float
 ) -> NDArray[np.float64]:
-    """Return what the helmet measures [channel, time]: tesla and tesla per metre."""
+    """Return what the helmet measures, float64 [channel, time]: tesla and tesla per metre."""
     n_times = source.courses.shape[1]
     signal = lead_field(position, source.places, source.moments) @ source.courses
     signal += _hum(rng, n_times, sfreq, line_freq)
@@ -165,7 +168,10 @@ def record(
 def lead_field(
     position: HeadPosition, places: NDArray[np.float64], moments: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return what each coil shows for each dipole's unit course: [channel, dipole]."""
+    """Return what each coil shows for each dipole's unit course: float64 [channel, dipole], tesla or tesla per metre.
+
+    ``places`` are metres in the sphere, float64 [dipole, 3] as ``moments``.
+    """
     coils = helmet()
     points = position.in_sphere(coils.points)
     fields = [dipole_field(points, place, moment) for place, moment in zip(places, moments, strict=True)]

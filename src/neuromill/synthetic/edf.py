@@ -23,7 +23,7 @@ _MICRO = 1e6
 def write_edf(
     path: Path, signal: NDArray[np.float64], names: Sequence[str], sfreq: int, *, prefilter: str = ""
 ) -> None:
-    """Write ``signal`` [channel, time], volts. Values beyond the range are clipped, as an amplifier would.
+    """Write ``signal``, float64 [channel, time] volts. Values beyond the range are clipped, as an amplifier would.
 
     Raises
     ------

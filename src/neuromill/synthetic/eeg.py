@@ -64,13 +64,13 @@ def person(rng: np.random.Generator) -> Person:
 
 
 def places() -> NDArray[np.float64]:
-    """Electrodes of ``SCALP`` on the unit sphere: [electrode, 3]; x to the right, y to the nose, z up."""
+    """Electrodes of ``SCALP`` on the unit sphere: float64 [electrode, 3]; x to the right, y to the nose, z up."""
     polar, azimuth = np.deg2rad(np.array(list(_PLACES.values()), np.float64)).T
     return np.column_stack([np.sin(polar) * np.sin(azimuth), np.sin(polar) * np.cos(azimuth), np.cos(polar)])
 
 
 def eyes_closed(n_times: int, sfreq: float) -> NDArray[np.bool_]:
-    """Whether the eyes are closed at each sample: open first."""
+    """Bool [time]: whether the eyes are closed at each sample; open first."""
     return np.asarray((np.arange(n_times) / sfreq // BLOCK_SECONDS).astype(int) % 2 == 1)
 
 

@@ -26,7 +26,10 @@ _ID_BYTES = 20
 def write_run(
     path: Path, signal: NDArray[np.float64], position: HeadPosition, trials: Trials, *, sfreq: float, line_freq: float
 ) -> None:
-    """Write ``signal`` [306, time] and a stimulus channel as float32 FIF with sensor geometry and head position."""
+    """Write ``signal`` and a stimulus channel as float32 FIF with sensor geometry and head position.
+
+    ``signal`` is float64 [306, time], tesla and tesla per metre.
+    """
     import mne
 
     stim = np.zeros((1, signal.shape[1]))

@@ -54,7 +54,10 @@ class Helmet:
     weights: NDArray[np.float64]
 
     def measure(self, field: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Turn the field [channel, point, 3] (tesla) at ``points`` into what each coil shows [channel]."""
+        """Turn the field, float64 [channel, point, 3] tesla at ``points``, into what each coil shows.
+
+        float64 [channel], tesla and tesla per metre.
+        """
         return np.asarray(np.einsum("cpx,cx,cp->c", field, self.axes[:, 2], self.weights))
 
 
@@ -121,14 +124,14 @@ def dipole_field(
     Parameters
     ----------
     points
-        [..., 3] metres, outside the sphere, relative to its centre.
+        float64 [..., 3] metres, outside the sphere, relative to its centre.
     position, moment
-        [3] metres and ampere metres.
+        float64 [3] metres and ampere metres.
 
     Returns
     -------
     NDArray
-        [..., 3] tesla.
+        float64 [..., 3] tesla.
     """
     difference = points - position
     a = np.linalg.norm(difference, axis=-1, keepdims=True)

@@ -57,7 +57,10 @@ def _session(spec: SessionsSpec, subject: int) -> bytes:
 def nwb_bytes(
     identifier: str, subject: str, reaches: Reaches, trains: Sequence[NDArray[np.float64]], arrays: Sequence[str]
 ) -> bytes:
-    """Write one session: units with electrodes, cursor position and velocity at 100 Hz, trials with their result."""
+    """Write one session: units with electrodes, cursor position and velocity at 100 Hz, trials with their result.
+
+    ``trains`` are the spike times of each unit, float64 [spike] seconds ascending; ``arrays`` names that of each unit.
+    """
     import h5py
 
     buffer = io.BytesIO()

@@ -91,7 +91,7 @@ def tune(rng: np.random.Generator, n_units: int) -> Tuning:
 
 
 def fire(rng: np.random.Generator, reaches: Reaches, tuning: Tuning) -> tuple[NDArray[np.float64], ...]:
-    """Draw the Poisson spike times of every unit, float64 seconds, ascending."""
+    """Draw the Poisson spike times of every unit: float64 [spike] seconds, ascending."""
     lead = round(LEAD_SECONDS * BEHAVIOUR_SFREQ)
     ahead = np.concatenate([reaches.velocity[lead:], np.zeros((lead, 2))])
     directions = np.stack([np.cos(tuning.preferred), np.sin(tuning.preferred)])

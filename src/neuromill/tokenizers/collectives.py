@@ -16,14 +16,14 @@ def is_distributed() -> bool:
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """Return the sum over all ranks, in place."""
+    """Return the sum over all ranks of a tensor that has one shape and dtype on all of them, in place."""
     if is_distributed():
         distributed.all_reduce(tensor)
     return tensor
 
 
 def from_first_rank(tensor: Tensor) -> Tensor:
-    """Return what the first rank has, in place."""
+    """Return what the first rank has, in place; shape and dtype are the same on all ranks."""
     if is_distributed():
         distributed.broadcast(tensor, 0)
     return tensor

@@ -188,7 +188,7 @@ class Fidelity:
 
 
 def score_rows(target: Rows, output: Rows, sfreq: float, bands: Sequence[Band]) -> RowScores:
-    """Score rows that ``shape_of`` gave: [row, time] each.
+    """Score rows that ``shape_of`` gave: float64 [row, time] each.
 
     The error is that of the output times the factor that fits it best to the target, as in SI-SDR.
     """

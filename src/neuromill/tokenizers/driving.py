@@ -42,7 +42,7 @@ class Losses(Protocol):
 
     @property
     def total(self) -> Tensor:
-        """What is minimised."""
+        """What is minimised: float32 scalar."""
 
 
 S = TypeVar("S", bound=Step)
@@ -77,7 +77,10 @@ class Kind(Protocol[S_co]):
         """Learning rate of a step."""
 
     def losses(self, batch: Tensor, step: int, learning: Learning) -> Losses:
-        """Forward pass of one batch on the network's device; codebooks learn as ``learning`` says."""
+        """Forward pass of one batch on the network's device; codebooks learn as ``learning`` says.
+
+        ``batch`` is float32 in physical units: [row, time] for BioCodec, [window, position, time] for TFDual.
+        """
 
     def record(self, step: int, values: Sequence[float]) -> S_co:
         """Make the record of a step from its ``parts``; called after the losses of that step, and when resuming."""
@@ -97,7 +100,7 @@ def seeded(build: Callable[[], N], seed: int) -> N:
 
 
 def arithmetic(config: FitConfig | TfDualFitConfig, batch: Tensor) -> torch.autocast:
-    """Precision of the network's forward pass, as configured."""
+    """Precision of the network's forward pass on the device of ``batch``, as configured."""
     return torch.autocast(batch.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16")
 
 
@@ -148,7 +151,7 @@ def drive(
 
 
 def quality_of(tokenizer: Tokenizer, validation: Iterable[Tensor]) -> Quality | None:
-    """Quality on held-out windows; None without any."""
+    """Quality on held-out windows, as ``metrics.evaluate`` takes them and with its errors; None without any."""
     windows = list(validation)
     return evaluate(tokenizer, windows) if windows else None
 

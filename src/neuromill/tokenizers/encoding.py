@@ -109,7 +109,7 @@ def encode_segments(
 
 
 def usage_of(tokenizer: Tokenizer, codes: Codes, channels: Sequence[int] | None = None) -> Usage:
-    """Count codes [frame, quantizer, channel] of the given channels (all, if None; leave bad ones out)."""
+    """Count codes, integers [frame, quantizer, channel], of the given channels (all, if None; leave bad ones out)."""
     chosen = codes if channels is None else codes[:, :, list(channels)]
     return Usage.of(chosen.transpose(2, 1, 0), tokenizer.codebook_size)
 

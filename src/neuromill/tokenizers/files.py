@@ -177,7 +177,13 @@ def import_published(
 
 
 def codec_state(content: Any, where: str = "") -> dict[str, Tensor]:
-    """Find the codec's tensors in a loaded checkpoint and take the prefixes off their names."""
+    """Find the codec's tensors in a loaded checkpoint and take the prefixes off their names.
+
+    Raises
+    ------
+    ConfigError
+        If there is no tensor in it.
+    """
     for key in ("model_state_dict", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

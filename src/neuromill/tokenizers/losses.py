@@ -48,6 +48,17 @@ def codec_losses(result: Reconstruction, config: LossConfig) -> Losses:
 def spectral_loss(output: Tensor, target: Tensor, windows: tuple[int, ...]) -> Tensor:
     """Mean absolute plus mean squared difference of ``spectral_parts``, summed over the windows that fit.
 
+    Parameters
+    ----------
+    output, target
+        float32 [row, time].
+    windows
+        Lengths in samples; those longer than the rows are left out.
+
+    Returns
+    -------
+    float32 scalar
+
     Raises
     ------
     ConfigError
@@ -68,7 +79,10 @@ def spectral_loss(output: Tensor, target: Tensor, windows: tuple[int, ...]) -> T
 
 
 def spectral_parts(x: Tensor, window: int) -> Tensor:
-    """Weighted log magnitude and phase of a Hann STFT, hop window / 8: [row, 3, frequency, frame]."""
+    """Weighted log magnitude and phase of a Hann STFT of float32 [row, time]: float32 [row, 3, frequency, frame].
+
+    ``window`` is its length in samples, the hop an eighth of it.
+    """
     hop = window // 8
     padded = functional.pad(x[:, None], ((window - hop) // 2,) * 2, mode="reflect")[:, 0]
     hann = torch.hann_window(window, device=x.device)

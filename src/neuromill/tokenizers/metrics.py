@@ -63,6 +63,11 @@ class Quality:
 def evaluate(tokenizer: Tokenizer, windows: Iterable[Tensor]) -> Quality:
     """Encode and decode held-out windows in physical units, as ``Tokenizer.round_trip`` takes them.
 
+    Parameters
+    ----------
+    windows
+        float32 [row, time] or [window, channel, time] each.
+
     Raises
     ------
     ConfigError
@@ -100,14 +105,17 @@ def row_scores(output: Tensor, target: Tensor) -> Tensor:
 
 
 def correlation(output: Tensor, target: Tensor) -> Tensor:
-    """Pearson correlation along the last axis; 0 where the output is constant."""
+    """Pearson correlation of floats [..., time] along the last axis: [...]; 0 where one is constant."""
     a, b = _centred(output), _centred(target)
     norms = a.norm(dim=-1) * b.norm(dim=-1)
     return torch.where(norms > 0, (a * b).sum(dim=-1) / norms.clamp_min(math.ulp(0.0)), 0.0)
 
 
 def si_sdr_db(output: Tensor, target: Tensor, floor_db: float = -100.0) -> Tensor:
-    """Scale-invariant signal-to-distortion ratio of mean-free rows in dB, bounded to +-``floor_db``."""
+    """Scale-invariant signal-to-distortion ratio in dB of floats [..., time] less their means: [...].
+
+    It is bounded to +-``floor_db``.
+    """
     r2 = correlation(output, target).square()
     low = 10 ** (floor_db / 10)
     return 10 * torch.log10(r2.clamp_min(low) / (1 - r2).clamp_min(low))

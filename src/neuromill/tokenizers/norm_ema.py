@@ -113,7 +113,7 @@ def code_sums(vectors: Tensor, codes: Tensor, n_codes: int) -> tuple[Tensor, Ten
 
 
 def spherical_kmeans(vectors: Tensor, n_codes: int, iterations: int, generator: torch.Generator) -> Tensor:
-    """Unit centres [code, dim] of unit vectors [n, dim] of all ranks; a centre that nothing chooses stays."""
+    """Unit centres float32 [code, dim] of unit vectors [n, dim] of all ranks; a centre that nothing chooses stays."""
     centres = from_first_rank(draw(vectors, n_codes, generator).clone())
     for _ in range(iterations):
         counts, sums = code_sums(vectors, nearest_unit(vectors, centres), n_codes)
@@ -200,7 +200,10 @@ class NormEmaCodebook(nn.Module):
 
     @torch.no_grad()
     def update(self, directions: Tensor, codes: Tensor, learning: Learning) -> None:
-        """Move every code that unit vectors [n, dim] of any rank were assigned to (codes [n]); replace dead ones."""
+        """Move every code that vectors of any rank were assigned to; replace dead ones.
+
+        ``directions`` are unit vectors float32 [n, dim], ``codes`` int64 [n].
+        """
         counts, sums = code_sums(directions, codes, len(self.embed))
         counts, sums = sum_over_ranks(counts), sum_over_ranks(sums)
         means = unit(sums / counts.clamp_min(1)[:, None])

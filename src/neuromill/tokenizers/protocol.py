@@ -163,7 +163,10 @@ class RowTokenizer(Tokenizer, Protocol):
 
 
 def as_codes(codes: NDArray[np.integer], codebook_size: int) -> Codes:
-    """Return codes in the smallest type that holds the codebook, contiguous."""
+    """Return codes in the smallest type that holds the codebook, contiguous and in the same shape.
+
+    That is uint8 up to 256 codes and uint16 above.
+    """
     if codebook_size <= MAX_UINT8_CODEBOOK:
         return np.ascontiguousarray(codes, dtype=np.uint8)
     return np.ascontiguousarray(codes, dtype=np.uint16)

@@ -46,17 +46,17 @@ class Quantized:
 
 
 def unit(x: Tensor) -> Tensor:
-    """Divide by the Euclidean norm along the last axis; a zero vector stays zero."""
+    """Divide floats [..., dim] by their Euclidean norm along the last axis; a zero vector stays zero."""
     return functional.normalize(x, dim=-1)
 
 
 def nearest(vectors: Tensor, rows: Tensor) -> Tensor:
-    """Index of the unit row with the largest cosine, int64 [n]; the first one of equals."""
+    """Index of the row [code, dim] with the largest cosine to each vector [n, dim]: int64 [n]; of equals the first."""
     return (unit(vectors) @ unit(rows).t()).argmax(dim=-1)
 
 
 def draw(vectors: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """``n`` of the vectors at random, distinct where there are enough."""
+    """``n`` of the vectors [vector, dim] at random, [n, dim], distinct where there are enough."""
     n_vectors = len(vectors)
     if n_vectors >= n:
         chosen = torch.randperm(n_vectors, generator=generator)[:n]
@@ -68,7 +68,7 @@ def draw(vectors: Tensor, n: int, generator: torch.Generator) -> Tensor:
 def spherical_kmeans(
     vectors: Tensor, n_clusters: int, iterations: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Cluster unit vectors [n, dim] by cosine: unit centres [cluster, dim] and counts [cluster].
+    """Cluster unit vectors float32 [n, dim] by cosine: unit centres [cluster, dim] and counts [cluster], float32.
 
     A cluster that loses all its vectors keeps its centre.
     """
@@ -81,7 +81,7 @@ def spherical_kmeans(
 
 
 def count_and_sum(vectors: Tensor, codes: Tensor, n_codes: int) -> tuple[Tensor, Tensor]:
-    """Vectors per code [code] and their sums [code, dim], by a matrix product: the same bits on every run."""
+    """Vectors per code [code] and their sums [code, dim], float32: a matrix product, the same bits on every run."""
     onehot = vectors.new_zeros(len(vectors), n_codes).scatter_(1, codes[:, None], 1.0)
     return onehot.sum(dim=0), onehot.t() @ vectors
 
@@ -106,12 +106,12 @@ class CosineCodebook(nn.Module):
         self.register_buffer("embed_avg", rows.clone())
 
     def search(self, vectors: Tensor) -> Tensor:
-        """[..., dim] -> int64 [...]."""
+        """float32 [..., dim] -> int64 [...]."""
         return nearest(vectors.reshape(-1, vectors.shape[-1]), self.embed).view(vectors.shape[:-1])
 
     @torch.no_grad()
     def start(self, vectors: Tensor, learning: Learning) -> None:
-        """Place the rows by k-means on the first batch; does nothing later."""
+        """Place the rows by k-means on the first batch, float32 [n, dim]; does nothing later."""
         if bool(self.inited):
             return
         centres, counts = spherical_kmeans(
@@ -124,7 +124,7 @@ class CosineCodebook(nn.Module):
 
     @torch.no_grad()
     def update(self, vectors: Tensor, codes: Tensor, learning: Learning) -> None:
-        """Move counts, sums and rows towards this batch ([n, dim], [n]); replace dead rows."""
+        """Move counts, sums and rows towards this batch (float32 [n, dim], int64 [n]); replace dead rows."""
         directions = unit(vectors)
         counts, sums = count_and_sum(directions, codes, len(self.embed))
         self.cluster_size.lerp_(counts, 1 - learning.decay)
@@ -162,7 +162,7 @@ class Level(nn.Module):
         return self._codebook
 
     def forward(self, residual: Tensor, learning: Learning | None) -> tuple[Tensor, Tensor, Tensor]:
-        """[row, frame, latent] -> quantized [row, frame, latent], codes [row, frame], commitment (unweighted)."""
+        """float32 [row, frame, latent] -> quantized, same shape; codes int64 [row, frame]; commitment (unweighted)."""
         z = cast("Tensor", self.project_in(residual))
         flat = z.detach().reshape(-1, z.shape[-1])
         if learning is not None:
@@ -176,7 +176,7 @@ class Level(nn.Module):
         return out, codes, commitment
 
     def decode(self, codes: Tensor) -> Tensor:
-        """int64 [row, frame] -> [row, frame, latent]."""
+        """int64 [row, frame] -> float32 [row, frame, latent]."""
         return cast("Tensor", self.project_out(functional.embedding(codes, self.codebook.embed)))
 
 
@@ -201,7 +201,10 @@ class ResidualQuantizer(nn.Module):
         return tuple(cast("Level", layer) for layer in self.vq.layers)
 
     def forward(self, latent: Tensor, learning: Learning | None = None) -> Quantized:
-        """Quantize [row, latent, frame]; with ``learning`` the codebooks move and gradients pass straight through."""
+        """Quantize [row, latent, frame] in float32.
+
+        With ``learning`` the codebooks move and gradients pass straight through.
+        """
         with torch.autocast(latent.device.type, enabled=False):
             residual = latent.float().transpose(1, 2)
             total = torch.zeros_like(residual)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def pad_reflect(x: Tensor, left: int, right: int) -> Tensor:
-    """Reflect-pad the last axis; inputs no longer than the pad are first filled up with zeros on the right."""
+    """Reflect-pad float [row, channel, time] to [row, channel, left + time + right].
+
+    Inputs no longer than the pad are first filled up with zeros on the right.
+    """
     missing = max(0, max(left, right) - x.shape[-1] + 1)
     padded = functional.pad(functional.pad(x, (0, missing)), (left, right), mode="reflect")
     return padded[..., : padded.shape[-1] - missing]
@@ -31,7 +34,7 @@ class NormedConv(nn.Module):
         self.conv = weight_norm(nn.Conv1d(n_in, n_out, kernel, stride, dilation=dilation))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[row, channel, time] -> [row, channel, time]."""
+        """Float [row, channel, time] -> [row, channel, (time - (kernel - 1) * dilation - 1) // stride + 1]."""
         return cast("Tensor", self.conv(x))
 
 
@@ -45,7 +48,7 @@ class CausalConv(nn.Module):
         self.left = (kernel - 1) * dilation + 1 - stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """[row, channel, time] -> [row, channel, ceil(time / stride)]."""
+        """Float [row, channel, time] -> [row, channel, ceil(time / stride)]."""
         right = -x.shape[-1] % self.stride
         return cast("Tensor", self.conv(pad_reflect(x, self.left, right)))
 
@@ -58,7 +61,7 @@ class NormedConvTranspose(nn.Module):
         self.convtr = weight_norm(nn.ConvTranspose1d(n_in, n_out, kernel, stride))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[row, channel, frame] -> [row, channel, (frame - 1) * stride + kernel]."""
+        """Float [row, channel, frame] -> [row, channel, (frame - 1) * stride + kernel]."""
         return cast("Tensor", self.convtr(x))
 
 
@@ -71,7 +74,7 @@ class CausalConvTranspose(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """[row, channel, frame] -> [row, channel, frame * stride]."""
+        """Float [row, channel, frame] -> [row, channel, frame * stride]."""
         y = cast("Tensor", self.convtr(x))
         return y[..., : x.shape[-1] * self.stride]
 
@@ -86,7 +89,7 @@ class ResidualUnit(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[row, channel, time] -> the same shape."""
+        """Float [row, channel, time] -> the same shape."""
         return x + cast("Tensor", self.block(x))
 
 
@@ -98,7 +101,7 @@ class ResidualLSTM(nn.Module):
         self.lstm = nn.LSTM(width, width, n_layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[row, channel, time] -> the same shape."""
+        """Float [row, channel, time] -> the same shape."""
         by_time = x.permute(2, 0, 1)
         y, _ = self.lstm(by_time)
         return cast("Tensor", y + by_time).permute(1, 2, 0)
@@ -126,7 +129,7 @@ class Encoder(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[row, 1, time] -> [row, latent, frame]."""
+        """Float [row, 1, time] -> [row, latent, frame]."""
         return cast("Tensor", self.model(x))
 
 
@@ -148,5 +151,5 @@ class Decoder(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
-        """[row, latent, frame] -> [row, 1, frame * hop]."""
+        """Float [row, latent, frame] -> [row, 1, frame * hop]."""
         return cast("Tensor", self.model(z))

@@ -146,7 +146,8 @@ def tokenize_spikes(
     Raises
     ------
     RecordingError
-        No units, too many units or covariates for the vocabulary, no trials to go by, or no chunk is left.
+        No units, too many units or covariates for the vocabulary, a scale that is no positive number, no trials to go
+        by, or no chunk is left.
     """
     patches = Patches.of(arrays)
     normalised = _normalised(values, scale)
@@ -173,7 +174,15 @@ def chunks_of(
     scale: NDArray[np.float32],
     segment: NDArray[np.int32],
 ) -> ChunkPlan:
-    """Plan the chunks that :func:`tokenize_spikes` makes of a recording, with what it leaves out and why."""
+    """Plan the chunks that :func:`tokenize_spikes` makes of a recording, with what it leaves out and why.
+
+    Shapes, dtypes and units are those of its arguments.
+
+    Raises
+    ------
+    RecordingError
+        ``too_large`` (more covariates than the vocabulary has slots), ``non_finite`` (a scale is no positive number).
+    """
     return plan_chunks(config, counts, _normalised(values, scale), segment)
 
 

@@ -49,7 +49,11 @@ def spectral_targets(x: Tensor, config: TfDualTokenizerConfig, valid: Tensor | N
 
 
 def zscore(x: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Subtract the mean of each window and divide by its standard deviation (n - 1), over valid channels."""
+    """Subtract the mean of each window and divide by its standard deviation (n - 1), over valid channels.
+
+    ``x`` is float32 [window, channel, patch, bin], as is what comes back; ``valid`` is bool [window, channel], None
+    takes all.
+    """
     weights = x.new_ones(x.shape[:2]) if valid is None else valid.to(x.dtype)
     weights = weights[:, :, None, None]
     n = weights.sum(dim=(1, 2, 3), keepdim=True) * x.shape[2] * x.shape[3]
@@ -59,7 +63,11 @@ def zscore(x: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def squared_error(output: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean squared error over valid channels, scalar."""
+    """Mean squared error over valid channels, float32 scalar.
+
+    ``output`` and ``target`` are float [window, channel, patch, sample or bin]; ``valid`` is bool [window, channel],
+    None takes all.
+    """
     errors = (output.float() - target).square().mean(dim=(2, 3))
     return errors.mean() if valid is None else (errors * valid).sum() / valid.sum().clamp_min(1)
 
@@ -89,7 +97,10 @@ def contrastive_loss(halves: Tensor, temperature: float) -> Tensor:
 
 
 def split_halves(x: Tensor) -> Tensor:
-    """First and second halves of the patches, stacked along windows; a middle patch is left out."""
+    """First and second halves of the patches, stacked along windows; a middle patch is left out.
+
+    float32 [window, channel, patch, sample] -> [2 x window, channel, patch // 2, sample].
+    """
     n = x.shape[2] // 2
     return torch.cat([x[:, :, :n], x[:, :, -n:]])
 

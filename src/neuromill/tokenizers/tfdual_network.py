@@ -166,7 +166,10 @@ class TfDual(nn.Module):
 
     @torch.no_grad()
     def start(self, x: Tensor, learning: Learning, *, kmeans: bool, valid: Tensor | None = None) -> None:
-        """Place the codes by the whole first batch; does nothing later."""
+        """Place the codes by the whole first batch; does nothing later.
+
+        ``x`` and ``valid`` are those of ``forward``; without ``kmeans`` the random codes stay.
+        """
         features = self.features(x).float()
         rows = slice(None) if valid is None else valid[:, :, None].expand(x.shape[:3]).reshape(-1)
         for level in range(N_CODEBOOKS):

@@ -28,7 +28,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, token, width] -> the same."""
+        """Float [batch, token, width] -> the same."""
         batch, tokens, width = x.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = functional.linear(x, self.qkv.weight, bias).view(batch, tokens, 3, self.heads, width // self.heads)
@@ -48,7 +48,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, token, width] -> the same."""
+        """Float [batch, token, width] -> the same."""
         x = x + self.attn(self.norm1(x))
         return cast("Tensor", x + self.mlp(self.norm2(x)))
 

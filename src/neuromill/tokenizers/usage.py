@@ -26,7 +26,7 @@ class Usage:
 
     @classmethod
     def of(cls, codes: NDArray[np.integer[Any]], codebook_size: int) -> Self:
-        """Count codes [row, quantizer, frame]."""
+        """Count codes, integers [row, quantizer, frame] below ``codebook_size``."""
         levels = np.moveaxis(np.asarray(codes), 1, 0).reshape(codes.shape[1], -1)
         return cls(np.stack([np.bincount(level, minlength=codebook_size) for level in levels]).astype(np.int64))
 
@@ -40,29 +40,29 @@ class Usage:
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """[quantizer, code], each level sums to one (to zero when nothing was seen)."""
+        """float64 [quantizer, code]; each level sums to one (to zero when nothing was seen)."""
         return np.asarray(self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1), dtype=np.float64)
 
     @property
     def perplexity(self) -> NDArray[np.float64]:
-        """[quantizer]: two to the entropy in bits; between 1 (one code) and the codebook size (all alike)."""
+        """float64 [quantizer]: two to the entropy in bits; between 1 (one code) and the codebook size (all alike)."""
         shares = self.shares
         bits = -np.sum(shares * np.log2(np.where(shares > 0, shares, 1.0)), axis=1)
         return np.asarray(2.0**bits, dtype=np.float64)
 
     @property
     def used_share(self) -> NDArray[np.float64]:
-        """[quantizer]: share of rows that occurred."""
+        """float64 [quantizer]: share of rows that occurred."""
         return np.asarray((self.counts > 0).mean(axis=1), dtype=np.float64)
 
     @property
     def used_codes(self) -> NDArray[np.int64]:
-        """[quantizer]: how many rows occurred."""
+        """int64 [quantizer]: how many rows occurred."""
         return np.asarray((self.counts > 0).sum(axis=1), dtype=np.int64)
 
     @property
     def dominant_share(self) -> NDArray[np.float64]:
-        """[quantizer]: share of the commonest code."""
+        """float64 [quantizer]: share of the commonest code."""
         return np.asarray(self.shares.max(axis=1), dtype=np.float64)
 
     def summary(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Sequences:
         self._seen: list[set[str]] = [set() for _ in range(n_quantizers)]
 
     def add(self, codes: NDArray[np.integer[Any]]) -> None:
-        """Take codes [row, quantizer, frame]."""
+        """Take codes, integers [row, quantizer, frame]."""
         for level, seen in enumerate(self._seen):
             seen.update(Digest.of(np.ascontiguousarray(row).tobytes()).hex for row in codes[:, level])
 

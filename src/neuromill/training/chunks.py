@@ -145,7 +145,7 @@ class ChunkSampling:
         return -(-self._n_all() // self.world_size)
 
     def epoch(self, epoch: int) -> tuple[NDArray[np.int64], ...]:
-        """Batches of this rank: indices of chunks.
+        """Batches of this rank: int64 [batch] each, indices into ``chunks``.
 
         A rank gets neighbouring batches of the epoch's order, so that it reads each block once. In training every
         rank gets the same number: the first batches of the epoch are drawn once more at its end.
@@ -158,7 +158,7 @@ class ChunkSampling:
         return tuple(order[number * self.batch_size : (number + 1) * self.batch_size] for number in wanted)
 
     def first_chunks(self, limit: int | None) -> Chunks:
-        """Chunks of the first ``limit`` batches of every rank in epoch 0, all together."""
+        """Chunks of the first ``limit`` batches of every rank in epoch 0, all together: int64 [chunk, 2]."""
         ranks = (replace(self, rank=rank) for rank in range(self.world_size))
         plans = [plan for one in ranks for plan in one.epoch(0)[:limit]]
         return self.chunks[np.concatenate(plans)] if plans else self.chunks[:0]

@@ -66,7 +66,7 @@ class CodedSource(Protocol):
         ...
 
     def read_signal(self, recording: int, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Read frames ``start`` to ``stop`` into ``out`` [channel, time], in the unit of the tokenizer.
+        """Read frames ``start`` to ``stop`` into ``out``, float32 [channel, time], in the unit of the tokenizer.
 
         What ``usable`` excludes holds any numbers.
         """
@@ -84,11 +84,11 @@ class CodedSource(Protocol):
         ...
 
     def read_codes(self, recording: int, start: int, stop: int, out: NDArray[np.int32]) -> None:
-        """Read frames ``start`` to ``stop`` into ``out`` [channel, frame, quantizer]."""
+        """Read frames ``start`` to ``stop`` into ``out``, int32 [channel, frame, quantizer]."""
         ...
 
     def code_counts(self) -> NDArray[np.int64]:
-        """How often each code occurs in all recordings: [quantizer, code]."""
+        """How often each code occurs in all recordings: int64 [quantizer, code]."""
         ...
 
 
@@ -116,7 +116,7 @@ class MemoryCodedSignals:
         return self.fit_for_use[recording][:, start:stop]
 
     def read_signal(self, recording: int, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Copy frames ``start`` to ``stop``."""
+        """Copy frames ``start`` to ``stop`` into ``out``, float32 [channel, time]."""
         hop = self.recordings[recording].hop_samples
         out[...] = self.signals[recording][:, start * hop : stop * hop]
 
@@ -126,20 +126,20 @@ class MemoryCodedSignals:
         return np.dtype(np.float32)
 
     def read_stored(self, recording: int, start: int, stop: int, out: NDArray[Any]) -> None:
-        """Copy frames ``start`` to ``stop``."""
+        """Copy frames ``start`` to ``stop`` into ``out``, float32 [time, channel]."""
         self.read_signal(recording, start, stop, out.T)
 
     def scaling(self, recording: int, start: int, stop: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:  # noqa: ARG002 - the same everywhere
-        """One and zero."""
+        """One and zero, float32 [channel, 1] each."""
         shape = (self.recordings[recording].n_channels, 1)
         return np.ones(shape, np.float32), np.zeros(shape, np.float32)
 
     def read_codes(self, recording: int, start: int, stop: int, out: NDArray[np.int32]) -> None:
-        """Copy frames ``start`` to ``stop``."""
+        """Copy frames ``start`` to ``stop`` into ``out``, int32 [channel, frame, quantizer]."""
         out[...] = self.codes[recording][start:stop].transpose(2, 0, 1)
 
     def code_counts(self) -> NDArray[np.int64]:
-        """Count where channels are fit for use."""
+        """Count where channels are fit for use: int64 [quantizer, code]."""
         first = self.recordings[0]
         counts = np.zeros((first.n_quantizers, first.codebook_size), np.int64)
         for codes, usable in zip(self.codes, self.fit_for_use, strict=True):

@@ -47,7 +47,7 @@ class CodesOutcome:
 def code_losses(logits: Sequence[Tensor], batch: CodedBatch, n_datasets: int) -> CodesOutcome:
     """Cross-entropies of hidden patches.
 
-    ``logits`` are one [hidden, code] per quantizer, rows in row-major order of (window, channel, patch). A batch
+    ``logits`` are one float [hidden, code] per quantizer, rows in row-major order of (window, channel, patch). A batch
     without a hidden patch has loss 0 and zero gradients.
     """
     targets = batch.codes[batch.hidden].long()  # [hidden, quantizer], the same order
@@ -177,7 +177,7 @@ def frequency_baseline(training: Tensor, held_out: Tensor) -> dict[str, Any]:
     Parameters
     ----------
     training, held_out
-        Counts [quantizer, code]. Probabilities are (count + 1) / (sum + number of codes).
+        Counts [quantizer, code], integers or floats. Probabilities are (count + 1) / (sum + number of codes).
 
     Returns
     -------

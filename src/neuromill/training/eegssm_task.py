@@ -79,7 +79,13 @@ def summary(result: TrainResult[CodesScores]) -> str:
 
 
 def model_config(config: EEGSSMConfig, one: CodedRecording, given: ModelInput = UNKNOWN_INPUT) -> EEGSSMConfig:
-    """Give a backbone the code heads of a recording's codes (the published two, or one per quantizer) and its input."""
+    """Give a backbone the code heads of a recording's codes (the published two, or one per quantizer) and its input.
+
+    Raises
+    ------
+    ConfigError
+        The settings name another rate or unit than the input has.
+    """
     conflict = config.input.conflict(given)
     if conflict:
         raise ConfigError(conflict, where="train.model", next_step="leave it out: it is taken from the tokens")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def embed(model: CrissCross, codes: NDArray[np.uint8], geometry: SensorGeometry) -> torch.Tensor:
-    """Features float32 [batch, channel, frame, dim] of codes [batch, channel, quantizer, frame], nothing hidden.
+    """Features float32 [batch, channel, frame, dim] of uint8 codes [batch, channel, quantizer, frame], nothing hidden.
 
     All windows of the batch come from sensors at the same places. Runs on the device the model is on, in evaluation
     mode, without gradients. Channels that the geometry masks get NaN: the model never looked at them.
@@ -113,9 +113,15 @@ def embed_patches(model: EEGSSM, signal: NDArray[np.float32], usable: NDArray[np
 def embed_signals(
     model: EEGSSM, source: CodedSource, recording: int, *, window_frames: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Features of a whole recording by a model of signals, block by block, as ``embed_recording`` gives them.
+    """Features of a whole recording by a model of signals, block by block: float32 [frame, channel, dim].
 
-    A frame of the tokens is a patch of the model; NaN where it is not fit for use.
+    Blocks and their context are those of ``embed_recording``. A frame of the tokens is a patch of the model; NaN where
+    it is not fit for use.
+
+    Raises
+    ------
+    ConfigError
+        A frame of the tokens is no patch of the model.
     """
     one = source.recordings[recording]
     for start, stop, first in _blocks(one.n_frames, window_frames):

@@ -35,7 +35,7 @@ class R2Report(NamedTuple):
 
     @classmethod
     def of(cls, sums: NDArray[np.float64], recordings: Sequence[SpikeTokenRecording]) -> Self:
-        """Report from sums [recording, covariate slot, 4] (see :mod:`neuromill.training.r2`)."""
+        """Report from sums float64 [recording, covariate slot, 4] (see :mod:`neuromill.training.r2`)."""
         by_name: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(N_SUMS))
         seen = [(number, one) for number, one in enumerate(recordings) if sums[number, :, 0].any()]
         for number, one in seen:
@@ -138,7 +138,7 @@ class Ndt3Tally:
 
 
 def sum_over_ranks(tensor: Tensor, fabric: Fabric | None) -> Tensor:
-    """Sum of a tensor over the ranks of a run; the tensor itself where there is but one."""
+    """Sum of a tensor over the ranks of a run, which have it in one shape and dtype; itself where there is but one."""
     if fabric is None or fabric.world_size == 1:
         return tensor
     return cast("Tensor", fabric.all_reduce(tensor, reduce_op="sum"))

@@ -36,7 +36,7 @@ class Outcome:
 
 
 def masked_prediction(model: nn.Module, batch: TokenBatch, datasets: Tensor, n_datasets: int) -> Outcome:
-    """Run the model on a batch; ``datasets`` [batch] numbers the data set of each row."""
+    """Run the model on a batch; ``datasets`` int64 [batch] numbers the data set of each row."""
     chosen = masked_positions(batch.masked_frames, batch.sensors.mask, batch.codes.shape[1])
     logits = model(batch.codes, batch.sensors, batch.masked_frames, batch.frame_mask).float()
     targets = batch.codes.permute(0, 1, 3, 2)[chosen].long()

@@ -34,7 +34,7 @@ class Logistic:
     bias: Tensor
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """[example, feature] -> [example, class]."""
+        """float32 [example, feature] -> float64 [example, class]."""
         x = (torch.from_numpy(features).double() - self.mean) / self.spread
         return (x @ self.weight + self.bias).softmax(dim=1).numpy()
 
@@ -43,7 +43,7 @@ def fit_logistic(features: NDArray[np.float32], labels: NDArray[np.int64], n_cla
     """Fit by L-BFGS in float64 from zero: convex, so the start and a seed do not matter.
 
     Classes weigh the same however often they occur. Minimised: mean cross-entropy + l2 / 2 * squared weights (the bias
-    is free).
+    is free). ``features`` are float32 [example, feature], ``labels`` int64 [example] from 0 to ``n_classes`` - 1.
     """
     x, y = torch.from_numpy(features).double(), torch.from_numpy(labels)
     mean, spread = x.mean(dim=0), x.std(dim=0, unbiased=False)
@@ -72,7 +72,10 @@ def fit_logistic(features: NDArray[np.float32], labels: NDArray[np.int64], n_cla
 
 
 def class_weights(labels: Tensor, n_classes: int) -> Tensor:
-    """Inverse frequencies, mean 1 over the examples; 0 for a class that does not occur."""
+    """Inverse frequencies of labels int64 [example]: float32 [class], mean 1 over the examples.
+
+    A class that does not occur has 0.
+    """
     counts = torch.bincount(labels, minlength=n_classes)
     present = counts > 0
     return torch.where(present, len(labels) / (counts.clamp(min=1) * present.sum()), 0.0).float()
@@ -95,7 +98,7 @@ def fine_tune(
         Gives the signal of examples, float32 [batch, channel, time], and which of their patches are fit for use, bool
         [batch, channel, patch]: the mean head averages those.
     rows, labels
-        Examples to learn from and the label of each.
+        int64 [example] each: examples to learn from, and the label of each.
     """
     device = next(model.parameters()).device
     weights = class_weights(torch.from_numpy(labels), n_classes).to(device)

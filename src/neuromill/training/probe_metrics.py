@@ -41,7 +41,10 @@ class ProbeScores:
 
 
 def score(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> ProbeScores:
-    """Score probabilities [example, class] against labels [example]; classes that do not occur count nowhere."""
+    """Score probabilities float64 [example, class] against labels int64 [example].
+
+    Classes that do not occur count nowhere.
+    """
     predicted = probabilities.argmax(axis=1)
     n_classes = probabilities.shape[1]
     areas = [auroc(labels == k, probabilities[:, k]) for k in _positives(n_classes)]
@@ -55,26 +58,32 @@ def score(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Prob
 
 
 def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
-    """Counts [label, prediction]."""
+    """Counts int64 [label, prediction] of int64 [example] each."""
     return np.bincount(labels * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def balanced_accuracy(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> float:
-    """Mean over the classes that occur of the share of their examples that is recognised."""
+    """Mean over the classes that occur of the share of their examples that is recognised; int64 [example] each."""
     table = confusion(labels, predicted, n_classes)
     occurs = table.sum(axis=1) > 0
     return float((table.diagonal()[occurs] / table.sum(axis=1)[occurs]).mean())
 
 
 def cohen_kappa(labels: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> float:
-    """Agreement beyond what the frequencies of labels and predictions bring by themselves; 0 where those are all."""
+    """Agreement beyond what the frequencies of labels and predictions bring by themselves; 0 where those are all.
+
+    ``labels`` and ``predicted`` are int64 [example].
+    """
     table = confusion(labels, predicted, n_classes) / len(labels)
     by_chance = float(table.sum(axis=0) @ table.sum(axis=1))
     return 0.0 if by_chance == 1 else float((table.trace() - by_chance) / (1 - by_chance))
 
 
 def auroc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
-    """Chance that a positive example has a higher score than a negative one; ties count half. NaN without both."""
+    """Chance that a positive example has a higher score than a negative one; ties count half. NaN without both.
+
+    ``positive`` is bool [example], ``scores`` float64 [example].
+    """
     n_positive = int(positive.sum())
     n_negative = len(positive) - n_positive
     if not n_positive or not n_negative:

@@ -31,7 +31,7 @@ def sums_of(values: Tensor, predictions: Tensor, series: Tensor, n_series: int) 
 
 
 def r2_of(sums: NDArray[np.float64]) -> float | None:
-    """R2 of one covariate (sums [4]), or of several weighted by their variance ([covariate, 4]).
+    """R2 of one covariate (sums float64 [4]), or of several weighted by their variance ([covariate, 4]).
 
     None where nothing varies.
     """

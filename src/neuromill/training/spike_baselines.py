@@ -143,12 +143,12 @@ def stretches(recording: SpikeTokenRecording, segments: NDArray[np.int32] | None
 
 
 def chunks_in(chunks: NDArray[np.int64], recording: int) -> NDArray[np.int64]:
-    """Chunks of one recording among [chunk, 2] of recording and chunk."""
+    """Chunks of one recording, int64 [chunk], among int64 [chunk, 2] of recording and chunk."""
     return np.asarray(chunks[chunks[:, 0] == recording, 1])
 
 
 def bins_of(recording: SpikeTokenRecording, chunks: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Bins of some chunks: bool [time]."""
+    """Bins of some chunks, int64 [chunk]: bool [time]."""
     return _bins(recording, chunks, recording.chunk_n_bins)
 
 

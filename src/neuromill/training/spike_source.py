@@ -63,7 +63,7 @@ class SpikeTokenRecording:
         return int((self.chunk_start_bins + self.chunk_n_bins).max(initial=0))
 
     def chunks_of(self, split: str) -> NDArray[np.int64]:
-        """Chunks that lie wholly within a span of the split, ascending."""
+        """Chunks that lie wholly within a span of the split: int64 [chunk], ascending."""
         starts, stops = self.chunk_start_bins, self.chunk_start_bins + self.chunk_n_bins
         inside = np.zeros(self.n_chunks, np.bool_)
         for span in self.spans:
@@ -102,7 +102,7 @@ class MemorySpikeTokens:
         return some_chunks(self.tokens[recording], first, stop)
 
     def read_segments(self, recording: int) -> NDArray[np.int32] | None:
-        """Segments, where they were given."""
+        """Segments int32 [time], where they were given."""
         return self.segments[recording] if self.segments else None
 
 

@@ -71,7 +71,7 @@ def kept_patches(
     window_samples
         Length of those windows.
     starts
-        First sample of each patch.
+        int64 [patch]: first sample of each patch.
     """
     first, last = starts // window_samples, (starts + patch_samples - 1) // window_samples
     fit = kept[first]
@@ -190,7 +190,7 @@ class StoreCodedSignals:
         return place.gain[segments].T, place.offset[segments].T
 
     def read_signal(self, recording: int, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Read frames ``start`` to ``stop`` into ``out`` [channel, time], in the unit of the tokenizer."""
+        """Read frames ``start`` to ``stop`` into ``out``, float32 [channel, time], in the unit of the tokenizer."""
         place, hop = self._places[recording], self.recordings[recording].hop_samples
         stored = torch.from_numpy(place.signals.read(place.name, "signal", start * hop, stop * hop))
         gain, offset = map(torch.from_numpy, self.scaling(recording, start, stop))
@@ -199,12 +199,12 @@ class StoreCodedSignals:
         made.mul_(gain[..., None]).add_(offset[..., None])
 
     def read_codes(self, recording: int, start: int, stop: int, out: NDArray[np.int32]) -> None:
-        """Read frames ``start`` to ``stop`` into ``out`` [channel, frame, quantizer]."""
+        """Read frames ``start`` to ``stop`` into ``out``, int32 [channel, frame, quantizer]."""
         place = self._places[recording]
         out[...] = place.tokens.read(place.name, "codes", start, stop).transpose(2, 0, 1)
 
     def code_counts(self) -> NDArray[np.int64]:
-        """How often each code occurs, [quantizer, code], in good channels; of joint tokenizers in frames kept."""
+        """How often each code occurs, int64 [quantizer, code], in good channels; of joint tokenizers in frames kept."""
         first = self.recordings[0]
         counts = np.zeros((first.n_quantizers, first.codebook_size), np.int64)
         for place in self._places:

@@ -104,7 +104,7 @@ class StoreSpikeTokens:
         return read_chunks(place.reader, place.name, first, stop)
 
     def read_segments(self, recording: int) -> NDArray[np.int32] | None:
-        """Read the segment of each bin from the prepared counts, None where they are gone."""
+        """Read the segment of each bin, int32 [time], from the prepared counts; None where they are gone."""
         place = self._places[recording]
         if place.prepared is None or not (place.prepared / f"{place.name}{GROUP_SUFFIX}").is_dir():
             return None

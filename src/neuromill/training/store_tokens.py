@@ -77,7 +77,7 @@ class StoreTokens:
         return cls(tuple(found), tuple(left_out), tuple(places))
 
     def read_codes(self, recording: int, start: int, stop: int, out: NDArray[np.uint8]) -> None:
-        """Read frames ``start`` to ``stop`` straight into ``out`` [frame, quantizer, channel]."""
+        """Read frames ``start`` to ``stop`` straight into ``out``, uint8 [frame, quantizer, channel]."""
         reader, name = self._places[recording]
         reader.read(name, "codes", start, stop, out)
 

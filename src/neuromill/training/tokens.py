@@ -69,7 +69,10 @@ class TokenSource(Protocol):
         ...
 
     def read_codes(self, recording: int, start: int, stop: int, out: NDArray[np.uint8]) -> None:
-        """Read frames ``start`` to ``stop`` of a recording into ``out``, C-contiguous [frame, quantizer, channel]."""
+        """Read frames ``start`` to ``stop`` of a recording into ``out``.
+
+        ``out`` is C-contiguous, uint8 [frame, quantizer, channel].
+        """
         ...
 
 
@@ -81,7 +84,7 @@ class MemoryTokens:
     codes: Sequence[NDArray[np.uint8]]
 
     def read_codes(self, recording: int, start: int, stop: int, out: NDArray[np.uint8]) -> None:
-        """Copy frames ``start`` to ``stop``."""
+        """Copy frames ``start`` to ``stop`` into ``out``, uint8 [frame, quantizer, channel]."""
         out[...] = self.codes[recording][start:stop]
 
 
