@@ -1,5 +1,7 @@
+import errno
 import fcntl
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,13 @@ import pytest
 
 from neuromill.records import ConfigError
 from neuromill.store.errors import CorruptStoreError, StoreError
-from neuromill.store.filesystem import LocalFileSystem, open_file_system
+from neuromill.store.filesystem import (
+    ASIDE_PREFIX,
+    STAGING_PREFIX,
+    LocalFileSystem,
+    LocalStaging,
+    open_file_system,
+)
 
 
 @pytest.fixture
@@ -116,6 +124,56 @@ def test_a_writer_that_comes_second_is_told(fs: LocalFileSystem, monkeypatch: py
         staging.publish("a", replace=False)
     staging.discard()
     assert fs.names() == ["a"]
+
+
+def written(fs: LocalFileSystem, content: bytes) -> LocalStaging:
+    staging = fs.stage("a")
+    with staging.create("data") as sink:
+        sink.write(content)
+    return staging
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["before the rename", "after it"])
+def test_a_writer_that_is_killed_while_it_replaces_leaves_the_old_or_the_new(
+    fs: LocalFileSystem, monkeypatch: pytest.MonkeyPatch, *, replaced: bool
+) -> None:
+    real = Path.rename
+
+    def killed(path: Path, target: Path) -> None:
+        if path.name.startswith(ASIDE_PREFIX) or not path.name.startswith(STAGING_PREFIX):
+            real(path, target)
+            return
+        assert fs.clean_leftovers() == []  # the one who replaces lives
+        if replaced:
+            real(path, target)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if (child := os.fork()) == 0:
+        monkeypatch.setattr(Path, "rename", killed)
+        written(fs, b"new").publish("a", replace=True)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert fs.exists("a") == replaced
+    (gone,) = fs.clean_leftovers()
+    assert gone.startswith(ASIDE_PREFIX if replaced else f"{STAGING_PREFIX}a-")
+    assert fs.names() == ["a"]
+    assert fs.read_bytes("a/data") == (b"new" if replaced else bytes(range(100)))
+
+
+def test_a_replacement_that_fails_leaves_the_old(fs: LocalFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    staging, real = written(fs, b"new"), Path.rename
+
+    def refuse(path: Path, target: Path) -> None:
+        if path == staging._folder:
+            raise OSError(errno.EIO, "Input/output error")
+        real(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        staging.publish("a", replace=True)
+    staging.discard()
+    assert fs.names() == ["a"]
+    assert fs.read_bytes("a/data") == bytes(range(100))
 
 
 def test_only_folders_so_far(tmp_path: Path) -> None:

@@ -273,6 +273,16 @@ def test_segments_that_cannot_be_are_refused(
         writer.write_segment(codes, scale, n_valid)
 
 
+def test_a_refused_segment_leaves_no_trace(tmp_path: Path) -> None:
+    with TokenWriter(tmp_path, NAME, n_channels=3, n_quantizers=2, codebook_size=4) as writer:
+        with pytest.raises(StoreError, match="rows are uint8"):
+            writer.write_segment(np.zeros((5, 2, 4), np.int64), np.ones(3, np.float32), 1)
+        writer.write_segment(np.ones((5, 2, 3), np.int64), np.ones(3, np.float32), 60)
+        writer.publish(token_attributes(), channel_table(3))
+    with StoreReader.of_groups(tmp_path) as reader:
+        assert reader.read(NAME, "segment_n_frames").tolist() == [5]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_features_round_trip(dtype: str, tmp_path: Path) -> None:
     values = np.random.default_rng(0).standard_normal((130, 3, 8)).astype(np.float32)

@@ -95,6 +95,18 @@ def test_covariates_learn_from_their_own_bins() -> None:
     assert np.isnan(predicted[:, 2]).all()
 
 
+def test_a_covariate_of_few_bins_costs_the_others_nothing() -> None:
+    counts, values = data(n_covariates=2)
+    segments = np.zeros(len(counts), np.int32)
+    rows = np.ones(values.shape, bool)
+    rows[3:, 0] = False
+    predicted = fit_ridge(CONFIG, counts, segments, values, rows, bin_seconds=BIN).predict(counts, segments)
+    rows[:, 0] = False
+    never = fit_ridge(CONFIG, counts, segments, values, rows, bin_seconds=BIN).predict(counts, segments)
+    np.testing.assert_array_equal(predicted, never)
+    assert np.isfinite(predicted[:, 1]).all()
+
+
 def test_unobserved_bins_are_neither_learned_from_nor_decoded() -> None:
     counts, values = data()
     segments = np.zeros(len(counts), np.int32)

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STAGING_PREFIX = ".tmp-"
+ASIDE_PREFIX = ".tmp-old-"
 MAX_OPEN_FILES = 256
 
 
@@ -88,7 +89,10 @@ class FileSystem(Protocol):
         """Start a folder that will be published as ``name``."""
 
     def clean_leftovers(self) -> list[str]:
-        """Remove what killed writers left; returns the names. Folders of living writers stay."""
+        """Remove what killed writers left; returns the names. Folders of living writers stay.
+
+        A folder that was to be replaced, and was not, gets its name back.
+        """
 
     def zarr_store(self, path: str) -> Any:
         """Return what ``zarr.open`` takes for the folder ``path``."""
@@ -191,10 +195,9 @@ class LocalFileSystem:
 
     def clean_leftovers(self) -> list[str]:
         """Remove ``.tmp-*`` entries whose writer no longer lives."""
-        removed = [
-            name for name in self.names() if name.startswith(STAGING_PREFIX) and _remove_if_dead(self._path(name))
-        ]
-        if removed:
+        left = [name for name in self.names() if name.startswith(STAGING_PREFIX)]
+        removed = [name for name in left if not _put_back(self._path(name)) and _remove_if_dead(self._path(name))]
+        if left:
             _fsync_folder(Path(self._root))
         return removed
 
@@ -232,6 +235,8 @@ class LocalStaging:
     def publish(self, name: str, *, replace: bool) -> None:
         """Fsync the folders, rename, fsync the parent. A replaced folder is moved aside first, removed after.
 
+        Where the rename fails, or the process dies before it, the replaced folder gets its name back.
+
         Raises
         ------
         StoreError
@@ -240,12 +245,16 @@ class LocalStaging:
         for folder, _, _ in os.walk(self._folder, topdown=False):
             _fsync_folder(Path(folder))
         target = self._root / name
-        aside = self._root / f"{STAGING_PREFIX}old-{name}-{os.getpid()}"
         if os.path.lexists(target):
             if not replace:
                 raise _taken(target)
-            shutil.rmtree(aside, ignore_errors=True)
-            target.rename(aside)
+            with _moved_aside(target):
+                self._rename(target)
+        else:
+            self._rename(target)
+        self._unlock()
+
+    def _rename(self, target: Path) -> None:
         try:
             self._folder.rename(target)
         except OSError as error:
@@ -253,8 +262,6 @@ class LocalStaging:
                 raise
             raise _taken(target) from error  # another writer was first, a moment ago
         _fsync_folder(self._root)
-        self._unlock()
-        shutil.rmtree(aside, ignore_errors=True)
 
     def discard(self) -> None:
         """Remove the folder, if it was not published."""
@@ -354,19 +361,55 @@ def _make_locked(folder: Path) -> int:
         os.close(descriptor)
 
 
+@contextmanager
+def _moved_aside(target: Path) -> Iterator[None]:
+    """Free the name of a folder, which is removed in the end, or put back where its name is still free then."""
+    aside = target.with_name(f"{ASIDE_PREFIX}{target.name}-{os.getpid()}")
+    lock = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # while this process lives no cleaner takes it for a leftover
+        shutil.rmtree(aside, ignore_errors=True)
+        target.rename(aside)
+        yield
+    finally:
+        os.close(lock)
+        if not _put_back(aside):
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_back(aside: Path) -> bool:
+    """Give a folder that was moved aside its name back, where that is free and the writer no longer lives."""
+    name, _, _ = aside.name.removeprefix(ASIDE_PREFIX).rpartition("-")
+    if not aside.name.startswith(ASIDE_PREFIX) or not aside.is_dir():
+        return False
+    with _lock_of_the_dead(aside) as held, suppress(OSError):  # the name is taken: a folder is not renamed onto another
+        if held:
+            aside.rename(aside.with_name(name))
+            return True
+    return False
+
+
 def _remove_if_dead(path: Path) -> bool:
     """Remove a staging entry unless a living writer holds its lock (the kernel lets go of locks of killed ones)."""
     if not path.is_dir():
         path.unlink(missing_ok=True)
         return True
+    with _lock_of_the_dead(path) as held:
+        if held:
+            shutil.rmtree(path)
+    return held
+
+
+@contextmanager
+def _lock_of_the_dead(path: Path) -> Iterator[bool]:
+    """Whether the lock of a folder could be had: whoever held it is gone."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        yield False
     else:
-        shutil.rmtree(path)
-        return True
+        yield True
     finally:
         os.close(descriptor)
 

@@ -258,9 +258,10 @@ class TokenWriter(SpoolingWriter):
             raise StoreError("segment is empty or holds codes outside the codebook", where=self.recording)
         if scale.shape != (self._n_channels,) or n_valid_samples < 1:
             raise StoreError("segment needs one scale per channel and valid samples", where=self.recording)
-        self._segments.append((self.n_rows, len(codes), n_valid_samples))
-        self._scales.append(np.asarray(scale, np.float32))
+        start = self.n_rows
         self._spool.append(codes.astype(self._dtype))
+        self._segments.append((start, len(codes), n_valid_samples))
+        self._scales.append(np.asarray(scale, np.float32))
 
     def publish(
         self,

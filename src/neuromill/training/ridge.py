@@ -96,13 +96,13 @@ def fit_ridge(
     Raises
     ------
     RecordingError
-        ``too_short``: fewer than two bins per fold.
+        ``too_short``: no covariate has two bins per fold; one that has fewer beside others is not decoded.
     """
     observed = rows & (segments >= 0)[:, None]
     columns = [
         _fit_columns(config, counts, segments, values[:, covariates], observed[:, covariates[0]], covariates,
                      bin_seconds=bin_seconds)
-        for covariates in _observed_together(observed)
+        for covariates in _with_enough_bins(observed, 2 * config.folds)
     ]  # fmt: skip
     return RidgeDecoder(config, bin_seconds, values.shape[1], tuple(columns))
 
@@ -195,8 +195,6 @@ def _fit_columns(
     bin_seconds: float,
 ) -> RidgeColumns:
     n_rows, n_units = int(rows.sum()), counts.shape[1]
-    if n_rows < 2 * config.folds:
-        raise RecordingError(FailureCode.TOO_SHORT, f"{n_rows} bins are too few for {config.folds} folds")
     fold = np.full(len(rows), -1)
     fold[rows] = np.repeat(
         np.arange(config.folds), [len(part) for part in np.array_split(np.arange(n_rows), config.folds)]
@@ -225,6 +223,14 @@ def _choose(config: RidgeConfig, folds: Sequence[_Sums], n_units: int, covariate
     weights, intercepts = whole.first(n_units * (n_lags + 1)).solve(np.array([alpha]))
     cv_r2 = float(scores[best_lags, best_alpha]) / len(folds)
     return RidgeColumns(covariates, weights[0], intercepts[0], n_lags, alpha, cv_r2)
+
+
+def _with_enough_bins(rows: NDArray[np.bool_], n_bins: int) -> list[list[int]]:
+    groups = _observed_together(rows)
+    found = [int(rows[:, group[0]].sum()) for group in groups]
+    if found and max(found) < n_bins:
+        raise RecordingError(FailureCode.TOO_SHORT, f"{max(found)} bins are too few, {n_bins} are needed")
+    return [group for group, n in zip(groups, found, strict=True) if n >= n_bins]
 
 
 def _observed_together(rows: NDArray[np.bool_]) -> list[list[int]]:
