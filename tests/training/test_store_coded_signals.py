@@ -1,5 +1,6 @@
 """Batches from stores: the numbers as they lie there, and the signal they stand for."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from neuromill.records import ChannelTable
 from neuromill.store.attributes import SignalAttributes, TokenAttributes
+from neuromill.store.errors import StoreError
 from neuromill.store.index import rebuild_index
 from neuromill.store.reader import StoreReader
 from neuromill.store.writer import RejectedWindows, SignalWriter, TokenWriter
@@ -15,6 +17,7 @@ from neuromill.training.coded_loader import CodedLoader, CodedLoaderConfig
 from neuromill.training.store_coded_signals import CodedStore, StoreCodedSignals
 from neuromill.training.task import Drawing
 from neuromill.training.windows import Window
+from support.descriptors import open_below
 
 NAMES, SFREQ, HOP, FRAMES, SEGMENT = ("C3", "C4", "CZ"), 50.0, 10, 24, 6
 NAME = "sub-01_eeg"
@@ -109,3 +112,24 @@ def test_where_everything_is_fit_for_use_nothing_is_marked(tmp_path: Path) -> No
     (batch,) = batches(source, Window(0, 12, 18))
     assert batch.unusable is not None
     assert batch.unusable[0].numpy().tolist() == [[True] * 6, [False] * 6, [False] * 6]
+
+
+def test_files_are_open_only_where_something_is_being_read(tmp_path: Path) -> None:
+    source = StoreCodedSignals.open([write_store(tmp_path, "float16")])
+    assert open_below(tmp_path) == []
+    out = np.empty((FRAMES * HOP, 3), np.float16)
+    source.read_stored(0, 0, FRAMES, out)
+    assert open_below(tmp_path) == [f"float16/signals/{NAME}.zarr/signal/c/0/0"]
+    del source
+    assert open_below(tmp_path) == []
+
+
+def test_a_refusal_leaves_no_file_open(tmp_path: Path) -> None:
+    whole, second = write_store(tmp_path, "float16"), write_store(tmp_path, "float32")
+    other = tmp_path / "other"
+    shutil.copytree(Path(second.signals) / f"{NAME}.zarr", other / "sub-02_eeg.zarr")
+    rebuild_index(other)
+    with pytest.raises(StoreError, match="no recording 'sub-01_eeg'") as caught:
+        StoreCodedSignals.open([whole, CodedStore(second.tokens, other)])
+    assert caught.tb  # it keeps all that was opened on the way
+    assert open_below(tmp_path) == []

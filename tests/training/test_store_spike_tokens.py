@@ -16,6 +16,7 @@ from neuromill.training.ndt3_config import Ndt3TrainConfig
 from neuromill.training.ndt3_task import train_ndt3
 from neuromill.training.spike_source import MemorySpikeTokens, Span
 from neuromill.training.store_spike_tokens import StoreSpikeTokens, TokenStore
+from support.descriptors import open_below
 from support.spike_tokens import CHUNK_BINS, spike_source
 from support.spikes import spike_counts, write_spikes
 
@@ -99,3 +100,10 @@ def test_what_does_not_fit_is_refused(memory: MemorySpikeTokens, store: TokenSto
     rebuild_index(tmp_path / "counts")
     with pytest.raises(ConfigError, match="the store holds spikes, NDT3 reads tokens of spikes"):
         StoreSpikeTokens.open([TokenStore(tmp_path / "counts")], spans)
+
+
+def test_opening_leaves_no_file_open(store: TokenStore) -> None:
+    source = StoreSpikeTokens.open([store], spans)
+    assert open_below(store.tokens) == []
+    source.read_chunks(0, 0, 1)
+    assert open_below(store.tokens)

@@ -15,6 +15,7 @@ from neuromill.training.loader import BatchLoader, LoaderConfig
 from neuromill.training.store_tokens import StoreTokens
 from neuromill.training.task import Drawing
 from neuromill.training.windows import plan_windows
+from support.descriptors import open_below
 from support.stores import channel_table, token_attributes
 from support.tokens import codebooks
 
@@ -120,3 +121,12 @@ def test_from_store_to_batches_and_to_a_trained_model(tmp_path: Path) -> None:
     assert result.steps == 3
     assert result.validation is not None
     assert list(result.validation.per_dataset) == ["ds000001"]
+
+
+def test_opening_leaves_no_file_open(tmp_path: Path) -> None:
+    write(tmp_path, "sub-07_meg", [(50, 600)])
+    rebuild_index(tmp_path)
+    tokens = StoreTokens.open([tmp_path])
+    assert open_below(tmp_path) == []
+    tokens.read_codes(0, 0, 10, np.empty((10, 6, 4), np.uint8))
+    assert open_below(tmp_path) == ["sub-07_meg.zarr/codes/c/0/0/0"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +13,7 @@ from neuromill.records import ConfigError, FailureCode, RecordingError
 from neuromill.store.reader import StoreReader
 from neuromill.store.usage import codebook_usage
 from neuromill.training.coded_signals import CodedRecording
+from neuromill.training.same_settings import CODES, require_same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neuromill.store.contents import IndexedRecording
-
-SAME_EVERYWHERE = ("tokenizer", "precision", "sfreq", "hop_samples", "segment_samples", "codebook_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +147,21 @@ class StoreCodedSignals:
             A store has no index, or the codes were not all made in the same way.
         """
         found, places, left_out = [], [], []
-        opened = [(StoreReader.open(one.tokens), StoreReader.open(one.signals)) for one in stores]
-        picked = [(pair, one) for pair in opened for one in pair[0].recordings if pick(one)]
-        _check_same([one for _, one in picked])
-        for (tokens, signals), one in picked:
-            try:
-                recording, place = _describe(tokens, signals, one, parity=parity)
-            except RecordingError as error:
-                left_out.append(error)
-            else:
-                found.append(recording)
-                places.append(place)
+        with ExitStack() as stack:  # what is read here is not read again; readers open anew what batches need
+            opened = [
+                (stack.enter_context(StoreReader.open(one.tokens)), stack.enter_context(StoreReader.open(one.signals)))
+                for one in stores
+            ]
+            picked = [(pair, one) for pair in opened for one in pair[0].recordings if pick(one)]
+            _check_same([one for _, one in picked])
+            for (tokens, signals), one in picked:
+                try:
+                    recording, place = _describe(tokens, signals, one, parity=parity)
+                except RecordingError as error:
+                    left_out.append(error)
+                else:
+                    found.append(recording)
+                    places.append(place)
         return cls(tuple(found), tuple(left_out), tuple(places))
 
     def usable(self, recording: int, start: int, stop: int) -> NDArray[np.bool_]:
@@ -289,10 +293,4 @@ def _check_same(recordings: Sequence[IndexedRecording]) -> None:
             raise ConfigError(
                 f"the store holds {one.kind}", where=one.name, next_step="point to a store of the stage tokenize"
             )
-    for key in SAME_EVERYWHERE:
-        values: list[Any] = sorted({str(one.attributes[key]) for one in recordings})
-        if len(values) > 1:
-            raise ConfigError(
-                f"tokens differ in {key}: {', '.join(values)}",
-                next_step="tokenize all recordings with the same tokenizer and settings",
-            )
+    require_same(recordings, CODES, "tokenize all recordings with the same tokenizer and settings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -11,6 +12,7 @@ from neuromill.records import ConfigError
 from neuromill.store.layout import GROUP_SUFFIX
 from neuromill.store.reader import StoreReader
 from neuromill.store.spike_tokens_reading import read_chunks
+from neuromill.training.same_settings import require_same
 from neuromill.training.spike_source import SpikeTokenRecording
 
 if TYPE_CHECKING:
@@ -87,15 +89,16 @@ class StoreSpikeTokens:
         ConfigError
             A store has no index or holds something else, or the tokens were not all made in the same way.
         """
-        readers = [(StoreReader.open(store.tokens), store.prepared) for store in stores]
-        picked = [
-            (_Place(reader, one.name, prepared), one)
-            for reader, prepared in readers
-            for one in reader.recordings
-            if pick(one)
-        ]
-        _check_same([one for _, one in picked])
-        found = tuple(_describe(place, one, spans) for place, one in picked)
+        with ExitStack() as stack:  # what is read here is not read again; readers open anew what batches need
+            readers = [(stack.enter_context(StoreReader.open(store.tokens)), store.prepared) for store in stores]
+            picked = [
+                (_Place(reader, one.name, prepared), one)
+                for reader, prepared in readers
+                for one in reader.recordings
+                if pick(one)
+            ]
+            _check_same([one for _, one in picked])
+            found = tuple(_describe(place, one, spans) for place, one in picked)
         return cls(found, tuple(place for place, _ in picked))
 
     def read_chunks(self, recording: int, first: int, stop: int) -> SpikeTokens:
@@ -145,10 +148,4 @@ def _check_same(recordings: Sequence[IndexedRecording]) -> None:
                 where=one.name,
                 next_step="point to a store of the stage tokenize of a pipeline with tokenizer.kind: ndt3",
             )
-    for key in SAME_EVERYWHERE:
-        values = sorted({str(one.attributes[key]) for one in recordings})
-        if len(values) > 1:
-            raise ConfigError(
-                f"tokens differ in {key}: {', '.join(values)}",
-                next_step="prepare and tokenize all recordings with the same settings",
-            )
+    require_same(recordings, SAME_EVERYWHERE, "prepare and tokenize all recordings with the same settings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -10,6 +11,7 @@ import numpy as np
 from neuromill.models.sensors import place_sensors, sensor_types
 from neuromill.records import ConfigError, RecordingError
 from neuromill.store.reader import StoreReader
+from neuromill.training.same_settings import CODES, require_same
 from neuromill.training.tokens import TokenRecording
 
 if TYPE_CHECKING:
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 
     from neuromill.models.sensors import SensorGeometry
     from neuromill.store.contents import IndexedRecording
-
-SAME_EVERYWHERE = ("tokenizer", "precision", "sfreq", "hop_samples", "segment_samples", "codebook_size")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,15 +65,17 @@ class StoreTokens:
             A store has no index, or the codes were not all made in the same way.
         """
         found, places, left_out = [], [], []
-        picked = [(reader, one) for reader in map(StoreReader.open, stores) for one in reader.recordings if pick(one)]
-        _check_same([one for _, one in picked])
-        for reader, one in picked:
-            try:
-                found.append(_describe(reader, one, parity=parity))
-            except RecordingError as error:
-                left_out.append(error)
-            else:
-                places.append((reader, one.name))
+        with ExitStack() as stack:  # what is read here is not read again; readers open anew what batches need
+            readers = [stack.enter_context(StoreReader.open(store)) for store in stores]
+            picked = [(reader, one) for reader in readers for one in reader.recordings if pick(one)]
+            _check_same([one for _, one in picked])
+            for reader, one in picked:
+                try:
+                    found.append(_describe(reader, one, parity=parity))
+                except RecordingError as error:
+                    left_out.append(error)
+                else:
+                    places.append((reader, one.name))
         return cls(tuple(found), tuple(left_out), tuple(places))
 
     def read_codes(self, recording: int, start: int, stop: int, out: NDArray[np.uint8]) -> None:
@@ -128,10 +130,4 @@ def _check_same(recordings: Sequence[IndexedRecording]) -> None:
                 where=one.name,
                 next_step="point to a store of the stage tokenize",
             )
-    for key in SAME_EVERYWHERE:
-        values = sorted({str(one.attributes[key]) for one in recordings})
-        if len(values) > 1:
-            raise ConfigError(
-                f"tokens differ in {key}: {', '.join(values)}",
-                next_step="tokenize all recordings with the same tokenizer and settings",
-            )
+    require_same(recordings, CODES, "tokenize all recordings with the same tokenizer and settings")
