@@ -1,5 +1,6 @@
 """The best validation: whose weights are the model, when a run stops, and that an interruption changes neither."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from neuromill.training.config import TrainConfig
 from neuromill.training.criss_cross_task import train
 from neuromill.training.eegssm_config import EEGSSMTrainConfig
 from neuromill.training.ndt3_config import Ndt3TrainConfig
+from support.training_runs import on_two_ranks
 
 from .test_loop import BOOKS, CONFIG, MODEL, TRAIN, InterruptedRunError, lines, run, weights
 
@@ -100,7 +102,7 @@ def test_the_result_is_of_the_weights_that_are_kept(kept: Path) -> None:
     assert sum(row["kind"] == "model" for row in lines(kept)) == 1
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 4, 9, 19])
+@pytest.mark.parametrize("stop_at", [1, 2, 4, 9, 19, 20])
 def test_an_interrupted_run_keeps_the_same_weights(kept: Path, tmp_path: Path, stop_at: int) -> None:
     with pytest.raises(InterruptedRunError):
         run(tmp_path, stop_at=stop_at, keep="best", **RISING)
@@ -125,6 +127,11 @@ def test_a_run_stops_when_nothing_has_become_better(kept: Path, tmp_path: Path) 
     before = (lines(tmp_path), weights(tmp_path))
     assert run(tmp_path, patience=2, keep="best", **RISING).steps == first  # it does not go on
     assert (lines(tmp_path), weights(tmp_path)) == before
+    killed = tmp_path / "killed"
+    with pytest.raises(InterruptedRunError):
+        run(killed, stop_at=first, patience=2, keep="best", **RISING)
+    assert run(killed, patience=2, keep="best", **RISING).resumed_from == first
+    assert (lines(killed), weights(killed)) == before
 
 
 def test_last_weights_with_patience(kept: Path, tmp_path: Path) -> None:
@@ -151,3 +158,59 @@ def test_without_held_out_data_there_is_no_best(tmp_path: Path) -> None:
     for changes in ({"keep": "best"}, {"patience": 3}):
         with pytest.raises(ConfigError, match="nothing is held out"):
             train(CONFIG.model_copy(update=changes), TRAIN, None, BOOKS, tmp_path)
+
+
+ON_TWO_RANKS = """
+import json, os
+from training.test_best import OPTIM, RISING
+from training.test_loop import BOOKS, CONFIG, HELD_OUT, TRAIN, train
+
+stop, rank = int(sys.argv[1]), os.environ["RANK"]
+optim = OPTIM.model_copy(update={"lr": 0.1})
+ranks = {"keep": "best", "devices": 2, "strategy": "ddp", "epochs": 8, "max_steps": 14, "optim": optim}
+def on_step(progress):
+    if progress.step == stop: raise SystemExit(3)
+def run(folder, **changes):
+    config = CONFIG.model_copy(update=RISING | ranks | changes)
+    result = train(config, TRAIN, HELD_OUT, BOOKS, Path(folder), on_step=on_step)
+    told = [result.steps, result.model_step, result.validation.loss, result.last_loss, result.world_size]
+    Path(folder, f"rank-{rank}.json").write_text(json.dumps(told))
+run(sys.argv[2])
+if len(sys.argv) > 3: run(sys.argv[3], patience=2, checkpoint_every_steps=1)
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_keep_the_same_best_weights_and_resume(tmp_path: Path) -> None:
+    whole, killed, patient = (tmp_path / name for name in ("whole", "killed", "patient"))
+
+    def launch(stop: int, *folders: Path) -> None:
+        done = on_two_ranks(tmp_path / "two_ranks.py", ON_TWO_RANKS, str(stop), *map(str, folders))
+        assert (done.returncode == 0) == (stop == 0), done.stderr
+
+    def told(folder: Path) -> list[float]:
+        first, second = (json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2))
+        assert first == second
+        return list(first)
+
+    launch(0, whole, patient)
+    scores = validations(whole)
+    step = min(scores, key=lambda one: scores[one])
+    assert 1 < step < 14  # else this test says nothing
+    assert told(whole)[:3] == [14, step, scores[step]]
+    assert [path.name for path in (whole / "best").iterdir()] == [f"step-{step:08d}"]
+
+    launch(9, killed)  # between two checkpoints
+    launch(14, killed)  # after the last step
+    launch(0, killed)
+    assert told(killed) == told(whole)
+    assert lines(killed) == lines(whole)
+    assert weights(killed) == weights(whole)
+
+    steps, chosen, *_ = told(patient)
+    assert steps == next(one for one in scores if one - min(range(1, one + 1), key=lambda before: scores[before]) == 2)
+    assert validations(patient) == {one: score for one, score in scores.items() if one <= steps}
+    found = from_pretrained(patient / "model").state_dict()
+    for number, is_same in ((chosen, True), (steps, False)):
+        there = from_pretrained(patient / "checkpoints" / f"step-{number:08d}").state_dict()
+        assert all(torch.equal(found[name], there[name]) for name in found) == is_same

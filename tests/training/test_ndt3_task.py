@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from neuromill.models.ndt3_batch import Chunk
 from neuromill.models.ndt3_config import Ndt3Config
 from neuromill.models.ndt3_decoding import decode
 from neuromill.records import ConfigError, TokenKind
+from neuromill.training import loop
 from neuromill.training.config import OptimConfig
 from neuromill.training.loop import TrainResult
 from neuromill.training.ndt3_config import Ndt3TrainConfig, RidgeConfig
@@ -220,6 +222,43 @@ def test_the_test_blocks_are_scored_once_by_the_finished_model(tmp_path: Path) -
     assert test["r2"] == pytest.approx(expected, abs=1e-4)
     run(tmp_path, source=TESTED, validate_every_steps=4)  # as after a kill between the line and the model
     assert len(lines(tmp_path, "test")) == 1
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tested")
+    run(folder, source=TESTED, keep="best")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "last_line"),
+    [
+        (None, "", "validation"),
+        (Ndt3Task, "test_loader", "model"),
+        (loop, "save_pretrained", "test"),
+    ],
+)
+def test_a_run_killed_after_its_last_step_writes_the_lines_of_an_undisturbed_one(
+    tested: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, last_line: str
+) -> None:
+    """The last step is in mid epoch, and its checkpoint says so; an undisturbed run has ended the epoch by then."""
+
+    def kill(*_: object) -> NoReturn:
+        raise InterruptedRunError
+
+    if owner is not None:
+        monkeypatch.setattr(owner, name, kill)
+    with pytest.raises(InterruptedRunError):
+        run(tmp_path, source=TESTED, keep="best", stop_at=12 if owner is None else None)
+    monkeypatch.undo()
+    state = json.loads((tmp_path / "checkpoints" / "step-00000012" / "state.json").read_text())
+    assert state["batch"] > 0
+    assert lines(tmp_path)[-1]["kind"] == last_line
+    assert run(tmp_path, source=TESTED, keep="best").resumed_from == 12
+    assert [row["kind"] for row in lines(tested)][-2:] == ["model", "test"]
+    assert lines(tmp_path) == lines(tested)
+    assert weights(tmp_path) == weights(tested)
 
 
 def test_test_bins_decide_nothing(tmp_path: Path) -> None:

@@ -151,6 +151,8 @@ class _Run(Generic[B, O, S]):
         self._write_baselines()
         self.wrapped.train()
         self._new_tally()
+        if self._is_over() and self.batch:
+            self._end_epoch()  # killed after the last step: an undisturbed run ends its epoch before the lines below
         while not self._is_over():
             limit = (self.total_steps - self.step) * self.config.accumulate_batches
             for batch in self.train_loader.epoch(self.epoch, self.batch, limit):
@@ -161,10 +163,13 @@ class _Run(Generic[B, O, S]):
                     on_step(Progress(self.step, self.total_steps, self.logged_loss))
                 if self._is_over():
                     break
-            self.epoch, self.batch = self.epoch + 1, 0
+            self._end_epoch()
         self._choose_weights()
         self._test()
         return self._result(resumed_from)
+
+    def _end_epoch(self) -> None:
+        self.epoch, self.batch = self.epoch + 1, 0
 
     def _is_over(self) -> bool:
         """Whether all steps are made, or validation has not become better for too long."""
