@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from neuromill.models.eegssm import EEGSSM
 from neuromill.models.files import from_pretrained
@@ -15,6 +16,7 @@ from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import work_context
 from neuromill.stages.forecast import forecast
 from neuromill.stages.identities import embed_identity
+from neuromill.stages.looking import notes_of
 from neuromill.stages.outcomes import Stage, StageResult
 from neuromill.stages.pipeline import Pipeline
 from neuromill.stages.running import plan_stage, run_stage
@@ -24,6 +26,7 @@ from neuromill.stages.workspace import Workspace
 from neuromill.store.errors import CorruptStoreError
 from neuromill.store.reader import StoreReader
 from neuromill.tokenizers.files import save_pretrained
+from support.command import neuromill
 from support.stages import Road, workspace_at
 from support.tfdual import random_tokenizer
 from support.tiny_eeg import HOP, MODEL, TOKENIZER, WINDOW, one_artefact, pipeline_of, write_eeg
@@ -63,7 +66,7 @@ def store_of(workspace: Workspace, walked: Road, stage: Stage, result: StageResu
 
 def test_features_are_those_of_the_model_on_the_prepared_signal(home: Workspace, walked: Road) -> None:
     result = embed(home, walked)
-    assert (result.done, result.failed) == (2, 0)
+    assert (result.done, result.failed, result.note) == (2, 0, "")
     model = from_pretrained(home.run_folder(walked.results[Stage.TRAIN].identity) / "model", EEGSSM)
     stores = {stage: store_of(home, walked, stage, walked.results[stage]) for stage in (Stage.PREPARE, Stage.TOKENIZE)}
     with (
@@ -127,6 +130,30 @@ def test_another_model_makes_other_features(home: Workspace, walked: Road, tmp_p
     result = embed(home, walked, own)
     assert result.done == 2
     assert result.identity != embed(home, walked).identity
+
+
+UNKNOWN = "the model does not tell its rate nor its unit: it was given 50 Hz in units of 100 uV, unchecked"
+
+
+def test_a_model_that_does_not_tell_its_rate_and_unit_is_named_as_such(
+    home: Workspace, walked: Road, tmp_path: Path
+) -> None:
+    """In the result, as a note of each recording, and by the command in both its forms."""
+    EEGSSM(**MODEL).save_pretrained(tmp_path / "old")
+    result = embed(home, walked, walked.pipeline.model_copy(update={"pretrained_model": str(tmp_path / "old")}))
+    assert (result.done, result.note) == (2, UNKNOWN)
+    rows = [row for row in home.ledger.rows() if row.key.stage == "embed"]
+    assert [row.facts["notes"] for row in rows] == [[UNKNOWN]] * 2
+    assert notes_of(home, str(rows[0].key.recording_id)) == (("embed", UNKNOWN),)
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(yaml.safe_dump(walked.pipeline.model_dump(mode="json")))
+    where = (file, "--home", home.home, "--data", walked.data, "--engine", "serial", "--model", tmp_path / "old")
+    told = f"nothing to do; {UNKNOWN}"
+    (document,) = neuromill("embed", *where, "--json").document
+    assert (document["already_done"], document["note"]) == (2, told)
+    assert told in neuromill("embed", *where).out
+    (own,) = neuromill("embed", *where[:-2], "--json").document
+    assert (own["done"], own["note"]) == (2, "")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The train stage for EEGSSM: signals and tokens from the stores, rejected windows, what names the run."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from neuromill.models.files import from_pretrained
 from neuromill.records import ConfigError
 from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import work_context
-from neuromill.stages.eegssm_training import input_of, open_coded
+from neuromill.stages.eegssm_training import input_of, open_coded, unchecked_input
+from neuromill.stages.forecast import forecast
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.pipeline import Pipeline
 from neuromill.stages.probing import run_probe
 from neuromill.stages.report import Silent
-from neuromill.stages.running import run_stage
+from neuromill.stages.running import plan_stage, run_pipeline, run_stage
 from neuromill.stages.selection import Selection
 from neuromill.stages.training import halves
 from neuromill.stages.workspace import Workspace
@@ -86,29 +88,74 @@ def test_settings_that_name_another_rate_or_unit_than_the_tokens(
         run_stage(workspace, pipeline, Selection(data=folder / "lab"), Stage.TRAIN)
 
 
+@pytest.mark.parametrize(
+    ("known", "given", "told"),
+    [
+        (ModelInput(50.0, 1e-4), ModelInput(50.0, 1e-4), ""),
+        (ModelInput(50.0, "segment"), ModelInput(50.0, "segment"), ""),
+        (ModelInput(), ModelInput(50.0, 1e-4), "rate nor its unit: it was given 50 Hz in units of 100 uV"),
+        (ModelInput(), ModelInput(50.0, "segment"), "rate nor its unit: it was given 50 Hz scaled segment by segment"),
+        (ModelInput(50.0), ModelInput(50.0, 1e-6), "unit: it was given 50 Hz in units of 1 uV"),  # the published class
+        (ModelInput(None, 1e-4), ModelInput(62.5, 1e-4), "rate: it was given 62.5 Hz in units of 100 uV"),
+    ],
+)
+def test_what_is_said_of_a_model_that_does_not_tell_its_input(known: ModelInput, given: ModelInput, told: str) -> None:
+    assert unchecked_input(known, given) == (f"the model does not tell its {told}, unchecked" if told else "")
+
+
 def test_what_a_model_of_scaled_segments_is_given() -> None:
     robust = TOKENIZER.model_copy(update={"input": TfDualInputConfig(scaling="robust")})
     assert input_of(random_tokenizer(robust)) == ModelInput(SFREQ, "segment")
 
 
-def test_a_pretrained_tokenizer_of_another_kind_is_refused_when_its_tokens_are_opened(
+OTHER_KIND = r"train\.kind eegssm takes tokens of tfdual, the tokenizer is biocodec"
+
+
+@pytest.mark.parametrize("name", ["ingest", "prepare", "tokenize", "run", "forecast", "forecast of train", "flow"])
+def test_a_published_tokenizer_of_another_kind_is_refused_before_any_work(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    """BioCodec's `scale` divides normalised rows: over it the model would be given some 1e-5 volts."""
+    save_pretrained(small_tokenizer(), tmp_path / "tokenizer")
+    pipeline, selection = pipeline_of(tmp_path / "tokenizer"), Selection(data=folder / "lab")
+    calls = {
+        "run": run_pipeline,
+        "forecast": forecast,
+        "forecast of train": partial(forecast, stages=[Stage.TRAIN]),
+        "flow": partial(plan_stage, stage=Stage.INGEST),
+    }
+    with workspace_at(tmp_path / "home") as workspace:
+        call = calls.get(name) or partial(run_stage, stage=Stage(name))
+        with pytest.raises(ConfigError, match=OTHER_KIND):
+            call(workspace, pipeline, selection)
+        assert not workspace.ledger.rows()
+        assert not (workspace.home / "stores").exists()
+
+
+def test_a_published_tokenizer_that_is_not_there_yet_is_refused_before_it_makes_tokens(
     folder: Path, tmp_path: Path
 ) -> None:
-    """BioCodec's `scale` divides normalised rows: over it the model would be given some 1e-5 volts.
+    """As a repository on a hub: nothing says what it is before `tokenize` opens it.
 
     Nothing in the file tells the kind, and neither the settings of the model nor the length of its patches may hide it.
     """
-    save_pretrained(small_tokenizer(), tmp_path / "tokenizer")
     pipeline, selection = pipeline_of(tmp_path / "tokenizer"), Selection(data=folder / "lab")
     with workspace_at(tmp_path / "home") as workspace:
-        for stage in (Stage.INGEST, Stage.PREPARE, Stage.TOKENIZE):
+        for stage in (Stage.INGEST, Stage.PREPARE):
             assert run_stage(workspace, pipeline, selection, stage).done == 3
-        with pytest.raises(ConfigError, match=r"train\.kind eegssm takes tokens of tfdual, the tokenizer is biocodec"):
-            run_stage(workspace, pipeline, selection, Stage.TRAIN)
+        save_pretrained(small_tokenizer(), tmp_path / "tokenizer")
         EEGSSM(**MODEL).save_pretrained(tmp_path / "model")  # knows neither rate nor unit
         own = pipeline.model_copy(update={"pretrained_model": str(tmp_path / "model")})
-        with pytest.raises(ConfigError, match="the tokenizer is biocodec"):
-            run_stage(workspace, own, selection, Stage.EMBED)
+        for stage, one in ((Stage.TOKENIZE, pipeline), (Stage.EMBED, own)):
+            with pytest.raises(ConfigError, match=OTHER_KIND):
+                run_stage(workspace, one, selection, stage)
+        assert {row.key.stage for row in workspace.ledger.rows()} == {"ingest", "prepare"}
+
+
+def test_tokens_of_another_kind_are_refused_when_they_are_opened() -> None:
+    """Those of an older version, which made them first."""
+    with pytest.raises(ConfigError, match=OTHER_KIND):
+        input_of(small_tokenizer())
 
 
 def test_the_signal_is_in_the_unit_of_the_tokenizer_and_rejected_windows_are_silent(

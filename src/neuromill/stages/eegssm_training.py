@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuromill.records import ConfigError
@@ -55,7 +57,7 @@ def input_of(tokenizer: Tokenizer) -> ModelInput:
     """What a model is given that learns the codes of a tokenizer: signals at its rate, over the divisor it stored.
 
     A pipeline file that names a tokenizer of another kind is refused when it is read; one that is opened from a folder
-    or a hub (``pretrained``) says what it is only here.
+    or a hub (``pretrained``) says what it is only here, which ``refuse_other_tokens`` asks before any work.
 
     Raises
     ------
@@ -70,3 +72,39 @@ def input_of(tokenizer: Tokenizer) -> ModelInput:
             next_step="name a TFDual tokenizer, or take another train.kind",
         )
     return model_input(config)
+
+
+def refuse_other_tokens(context: WorkContext) -> None:
+    """Refuse, when a stage is planned, a published tokenizer whose tokens EEGSSM does not take.
+
+    A folder is opened before any work. A repository is opened once ``tokenize`` has fetched it, and a tokenizer that
+    cannot be opened is left to the stage that needs it.
+
+    Raises
+    ------
+    ConfigError
+        See ``input_of``.
+    """
+    published = context.pipeline.pretrained
+    if published is None or context.pipeline.train.kind != "eegssm":
+        return
+    if not context.tokenizer_source:
+        if not Path(published.source).is_dir():
+            return
+        context = replace(context, tokenizer_source=published.source, tokenizer_revision=published.revision)
+    try:
+        tokenizer = context.tokenizer()
+    except ConfigError:
+        return
+    input_of(tokenizer)
+
+
+def unchecked_input(known: ModelInput, given: ModelInput) -> str:
+    """Say what a model does not tell of the signals it was trained on, and what it is given; "" where it tells all."""
+    facts = {"rate": known.sfreq, "unit": known.unit_volts}
+    missing = " nor its ".join(name for name, fact in facts.items() if fact is None)
+    unit = given.unit_volts
+    told = "scaled segment by segment" if isinstance(unit, str) else f"in units of {1e6 * (unit or 0.0):g} uV"
+    return (
+        f"the model does not tell its {missing}: it was given {given.sfreq:g} Hz {told}, unchecked" if missing else ""
+    )

@@ -7,12 +7,12 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from neuromill.models.eegssm_config import EEGSSMConfig
 from neuromill.records import ConfigError
 from neuromill.stages.channels import channel_table
-from neuromill.stages.eegssm_training import input_of
+from neuromill.stages.eegssm_training import input_of, unchecked_input
 from neuromill.stages.sections import eegssm_training, feature_windows
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def embed_recording(context: WorkContext, item: WorkItem) -> Made:
             writer.write(block)
         n_frames = writer.n_rows
         published = writer.publish(_attributes(context, item, codes, digest), channels, replace=True)
-    facts = {"n_frames": n_frames, "n_channels": len(channels), "n_dims": made.n_dims}
+    facts: dict[str, Any] = {"n_frames": n_frames, "n_channels": len(channels), "n_dims": made.n_dims}
+    if note := input_note(context):
+        facts["notes"] = [note]
     return Made(bytes_out=published.n_bytes, adopted=not published.created, facts=facts)
 
 
@@ -110,7 +112,7 @@ def require_model_for(context: WorkContext, folder: Path) -> None:
         It is of another kind than the pipeline trains, whose settings say what the model is given; a frame of the
         tokens is no patch of it; or it was trained at another rate or on another unit than the tokenizer's.
     """
-    document = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    document = _document(folder)
     kind, wanted = document["architecture"], context.pipeline.train.kind
     if kind != wanted:
         raise ConfigError(
@@ -120,6 +122,18 @@ def require_model_for(context: WorkContext, folder: Path) -> None:
         )
     if kind == "eegssm":
         _require_same_signals(EEGSSMConfig.model_validate(document["config"]), context.tokenizer(), folder)
+
+
+def input_note(context: WorkContext) -> str:
+    """Say that the model of ``embed`` does not tell rate or unit of its input, so that neither is compared; "" else."""
+    if context.pipeline.train.kind != "eegssm":
+        return ""
+    model = EEGSSMConfig.model_validate(_document(Path(context.model_folder))["config"])
+    return unchecked_input(model.input, input_of(context.tokenizer()))
+
+
+def _document(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
 
 
 def _require_same_signals(model: EEGSSMConfig, tokenizer: Tokenizer, folder: Path) -> None:

@@ -14,6 +14,7 @@ from neuromill.records import ConfigError
 from neuromill.signals.steps import Resample
 from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import work_context
+from neuromill.stages.eegssm_training import refuse_other_tokens
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.running import PIPELINE_STAGES, plan_chosen
 from neuromill.stages.sections import signal_preparation
@@ -61,7 +62,13 @@ class StageForecast:
 def forecast(
     workspace: Workspace, pipeline: Pipeline, selection: Selection, stages: Sequence[Stage] = PIPELINE_STAGES
 ) -> tuple[StageForecast, ...]:
-    """Forecast these stages; one whose input does not exist yet is told as such."""
+    """Forecast these stages; one whose input does not exist yet is told as such.
+
+    Raises
+    ------
+    ConfigError
+        Nothing is chosen, or the pipeline trains a model that does not take the tokens of its published tokenizer.
+    """
     chosen = choose(workspace, pipeline, selection)
     return tuple(_stage_forecast(workspace, pipeline, chosen, stage) for stage in stages)
 
@@ -78,6 +85,7 @@ def _stage_forecast(workspace: Workspace, pipeline: Pipeline, chosen: Chosen, st
         from neuromill.models.files import is_complete
         from neuromill.stages.training import model_folder
 
+        refuse_other_tokens(context)
         folder = model_folder(workspace, chosen, context)
         done = int(is_complete(folder))
         return StageForecast(stage, folder.parent.name, 1, done, 0, 1 - done)

@@ -10,6 +10,7 @@ import numpy as np
 
 from neuromill.models.eegssm_config import ModelInput
 from neuromill.records import ConfigError
+from neuromill.stages.eegssm_training import unchecked_input
 from neuromill.stages.probe_examples import usable_patches, window_samples
 
 if TYPE_CHECKING:
@@ -76,10 +77,8 @@ def probe_input(known: ModelInput, rates: Mapping[str, float], unit_volts: float
                 next_step=f"resample to {wanted.sfreq:g} Hz in `prepare`",
             )
     unit = known.unit_volts or unit_volts or DEFAULT_UNIT_VOLTS
-    unknown = {"rate": known.sfreq, "unit": known.unit_volts}
-    missing = " nor its ".join(name for name, value in unknown.items() if value is None)
-    note = f"the model does not tell its {missing}: it was given {first:g} Hz in units of {1e6 * unit:g} uV, unchecked"
-    return ProbeInput(unit, (note,) if missing else ())
+    note = unchecked_input(known, ModelInput(first, unit))
+    return ProbeInput(unit, (note,) if note else ())
 
 
 def rates_of(readers: Mapping[str, StoreReader], recordings: Sequence[Recording]) -> dict[str, float]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from neuromill.records import ConfigError, FailureCode, RecordingError
 from neuromill.stages.choosing import choose
 from neuromill.stages.contexts import done_recordings, work_context
+from neuromill.stages.eegssm_training import refuse_other_tokens
+from neuromill.stages.embedding import input_note
 from neuromill.stages.engines import open_engine
 from neuromill.stages.outcomes import Shard, ShardResult, Stage, StageResult, WorkItem
 from neuromill.stages.planning import PastWork, StagePlan, cut_shards, plan_items
@@ -51,7 +53,8 @@ def plan_stage(workspace: Workspace, pipeline: Pipeline, selection: Selection, s
     Raises
     ------
     ConfigError
-        The stage needs something that is not there yet (a fitted tokenizer, a trained model).
+        The stage needs something that is not there yet (a fitted tokenizer, a trained model), or the pipeline trains a
+        model that does not take the tokens of its published tokenizer.
     """
     chosen = choose(workspace, pipeline, selection)
     return plan_chosen(workspace, chosen, work_context(workspace, pipeline, chosen, stage), stage)
@@ -59,6 +62,7 @@ def plan_stage(workspace: Workspace, pipeline: Pipeline, selection: Selection, s
 
 def plan_chosen(workspace: Workspace, chosen: Chosen, context: WorkContext, stage: Stage) -> StagePlan:
     """Plan a stage for recordings that are chosen already (see ``plan_stage``)."""
+    refuse_other_tokens(context)
     identity = context.identity(stage)
     failed_before = _failed_before(workspace, chosen, context, stage)
     items = [
@@ -228,7 +232,6 @@ def _run_items(
                     total += drive(workspace, context, shard, engine, report)
             report.end(f"{total.done} done, {total.failed} failed")
         _write_indexes(workspace, chosen, context, stage, report)
-    waiting = len(plan.todo) - total.done - total.failed
     return StageResult(
         stage=stage,
         identity=plan.identity,
@@ -238,8 +241,17 @@ def _run_items(
         failed=total.failed + len(plan.failed),
         seconds=time.perf_counter() - begin,
         bytes_out=total.bytes_out,
-        note=(f"{waiting} waiting" if waiting else "") if plan.todo else "nothing to do",
+        note=_note_of(context, plan, total),
     )
+
+
+def _note_of(context: WorkContext, plan: StagePlan, total: ShardResult) -> str:
+    """What a line of the summary says beside its counts."""
+    waiting = len(plan.todo) - total.done - total.failed
+    notes = ["nothing to do"] if not plan.todo else [f"{waiting} waiting"] if waiting else []
+    if plan.stage is Stage.EMBED:
+        notes.append(input_note(context))
+    return "; ".join(note for note in notes if note)
 
 
 @contextmanager
