@@ -65,7 +65,8 @@ def read_counts(tree: Tree, layout: UnitsLayout, columns: Sequence[int]) -> RawC
     check_room(join(layout.path, "data"), (n_times, len(columns)), 1, tree.where)
     counts: NDArray[np.integer] = np.zeros((n_times, len(columns)), dtype=np.uint8)
     bads: dict[int, str] = {}
-    step = max(array.chunk_rows, BLOCK_BYTES // (8 * n_columns), 1)
+    whole = max(array.chunk_rows, 1)  # no chunk is read twice
+    step = whole * max(BLOCK_BYTES // (8 * n_columns * whole), 1)
     for start in range(0, n_times, step):
         block = array.read(start, start + step)[:, list(columns)]
         bads = _judge(block) | bads
