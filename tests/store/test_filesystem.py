@@ -1,7 +1,9 @@
 import errno
 import fcntl
 import os
+import resource
 import signal
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +78,28 @@ def test_descriptors_stay_below_the_limit(tmp_path: Path) -> None:
             assert len(fs._descriptors) <= 3
     fs.close()
     assert len(fs._descriptors) == 0
+
+
+def test_stores_share_what_a_process_may_open(tmp_path: Path) -> None:
+    names = [f"f{number}" for number in range(40)]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(bytes([number]))
+    one, other = LocalFileSystem(tmp_path), LocalFileSystem(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
+    free = (number for number in range(soft) if number not in in_use)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next(islice(free, 50, None)), hard))  # numbers below, not how many
+    try:
+        for fs in (one, other, one):
+            for number, name in enumerate(names):
+                out = np.zeros(1, np.uint8)
+                fs.read_into(name, 0, out)
+                assert out[0] == number
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(one._descriptors) + len(other._descriptors) <= 50
+    with pytest.raises(StoreError, match="no such file"):
+        one.read_into("nothing", 0, np.zeros(1, np.uint8))
 
 
 def test_the_least_recently_used_descriptor_goes_first(tmp_path: Path) -> None:

@@ -316,12 +316,28 @@ class _Descriptors:
         if self._pid != os.getpid():
             self._reset()
         with self._lock:
-            found = self._open.get(path) or _Descriptor(path)
+            found = self._open.get(path) or self._new(path)
             self._open[path] = found
             self._open.move_to_end(path)
             if len(self._open) > self._limit:
                 self._open.popitem(last=False)
             return found
+
+    def _new(self, path: str) -> _Descriptor:
+        """Open a file; where the process may open no more, half of these are closed, and no more are kept from then on.
+
+        A training on four stores keeps four times the limit, as much as most systems let a process open.
+        """
+        while True:
+            try:
+                return _Descriptor(path)
+            except OSError as error:
+                if error.errno != errno.EMFILE or not self._open:
+                    raise
+            kept = len(self._open) // 2
+            self._limit = max(1, kept)
+            while len(self._open) > kept:
+                self._open.popitem(last=False)
 
     def clear(self) -> None:
         """Drop all."""
