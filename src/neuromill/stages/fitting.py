@@ -184,7 +184,8 @@ def _steps(job: _Job, validation: Iterable[Tensor], device: str) -> FitReport | 
 
 def _published(job: _Job) -> Path | None:
     """Folder of a tokenizer that the same steps led to, published under another gate."""
-    from neuromill.tokenizers.files import CONFIG, read_facts
+    from neuromill.hub.mixin import CONFIG
+    from neuromill.tokenizers.files import read_facts
 
     for config in sorted(job.folder.parent.glob(f"[!.]*/{CONFIG}")):
         try:
