@@ -184,10 +184,9 @@ def _steps(job: _Job, validation: Iterable[Tensor], device: str) -> FitReport | 
 
 def _published(job: _Job) -> Path | None:
     """Folder of a tokenizer that the same steps led to, published under another gate."""
-    from neuromill.hub.mixin import CONFIG
     from neuromill.tokenizers.files import read_facts
 
-    for config in sorted(job.folder.parent.glob(f"[!.]*/{CONFIG}")):
+    for config in sorted(job.folder.parent.glob("[!.]*/config.json")):
         try:
             facts = read_facts(config.parent)
         except ConfigError:  # another one that is damaged, or of a newer version, is not what is looked for
