@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from neuromill.hub.disk import flush, load_plain, replace_file, whole_folder
+from neuromill.hub.disk import flush, load_plain, read_weights, replace_file, whole_folder
 from neuromill.records import ConfigError
 
 
@@ -54,6 +55,17 @@ def test_files_and_folders_can_be_flushed(tmp_path: Path) -> None:
     flush(tmp_path / "a", tmp_path)
     with pytest.raises(FileNotFoundError):
         flush(tmp_path / "b")
+
+
+def test_weights_come_back_or_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"w": torch.arange(3)}, path)
+    assert torch.equal(read_weights(path).pop("w"), torch.arange(3))
+    path.write_bytes(path.read_bytes()[:-1])
+    for wrong in (path, tmp_path / "nosuch.safetensors"):
+        with pytest.raises(ConfigError, match="weights cannot be read") as caught:
+            read_weights(wrong)
+        assert caught.value.where == str(wrong)
 
 
 def write_half(path: Path) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from torch import Tensor
+
 UNPICKLING_ERRORS = (
     OSError, RuntimeError, EOFError, ValueError, IndexError, KeyError, TypeError, AttributeError,
     pickle.UnpicklingError, struct.error,
@@ -58,6 +60,23 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     yield temporary
     temporary.rename(folder)
     flush(folder.parent)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file in the safetensors format, by name, on the CPU.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"weights cannot be read: {error}", where=str(path), next_step="fetch them again") from error
 
 
 def load_plain(path: str | os.PathLike[str], next_step: str) -> Any:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from neuromill.hub.disk import load_plain, replace_file, whole_folder
+from neuromill.hub.disk import load_plain, read_weights, replace_file, whole_folder
 from neuromill.hub.mixin import CONFIG, WEIGHTS
 from neuromill.models.eegssm import EEGSSM, INPUT_FACTS, require_same_input, resolved, settings_of
 from neuromill.models.eegssm_config import TAPS, EEGSSMConfig
@@ -69,7 +68,7 @@ def from_pretrained(folder: str | os.PathLike[str], kind: type[EEGSSM] = EEGSSM,
         A file is missing, damaged, or of another architecture; or the weights know another rate or unit.
     """
     where = Path(folder)
-    weights = _read_weights(where / WEIGHTS)
+    weights = read_weights(where / WEIGHTS)
     settings = _read_settings(where / CONFIG)
     require_same_input(settings_of({name: settings.get(name) for name in INPUT_FACTS}), changes)
     return assemble({**settings, **_exclusive(changes, settings)}, weights, kind, fresh=changes, where=str(where))
@@ -262,16 +261,9 @@ def _of_published_class(document: Mapping[str, Any]) -> dict[str, Any]:
     return settings | {"head": "flatten" if complete else "mean"}
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"weights cannot be read: {error}", where=str(path), next_step="fetch them again") from error
-
-
 def _tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
-        return _read_weights(path)
+        return read_weights(path)
     content = load_plain(path, "where you trust its origin, save its state dict on its own")
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
-from neuromill.hub.disk import flush, load_plain, replace_file, whole_folder
+from neuromill.hub.disk import flush, load_plain, read_weights, replace_file, whole_folder
 from neuromill.hub.mixin import CONFIG, WEIGHTS
 from neuromill.models.config import CrissCrossConfig
 from neuromill.models.criss_cross import CrissCross
@@ -125,10 +125,7 @@ def from_pretrained(folder: str | os.PathLike[str], kind: type[nn.Module] = Cris
             f"the folder holds a model of architecture {architecture.name!r}, {kind.__name__} was expected",
             where=str(where),
         )
-    try:
-        weights = load_file(where / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"weights cannot be read: {error}", where=str(where / WEIGHTS)) from error
+    weights = read_weights(where / WEIGHTS)
     return _assemble(architecture.model(config), weights, where=str(where))
 
 

@@ -11,16 +11,13 @@ from neuromill.records import FailureCode, RecordingError, SpikeTokens, TokenKin
 from neuromill.records.ticks import bins_within, tick, ticks_of
 from neuromill.store.attributes import group_attributes, unit_columns
 from neuromill.store.errors import StoreError
-from neuromill.store.filesystem import open_file_system
 from neuromill.store.layout import MAX_SHARD_BYTES, ArraySpec, plain_fill, shard_rows
-from neuromill.store.publishing import GroupWriter, PublishedGroup
-from neuromill.store.writer import SpoolingWriter
+from neuromill.store.publishing import PublishedGroup
+from neuromill.store.writer import RecordingWriter, SpoolingWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
-    from types import TracebackType
-    from typing import Self
 
     from numpy.typing import NDArray
 
@@ -238,25 +235,12 @@ class SpikeWriter(SpoolingWriter):
         return ArraySpec(name, ("time", *dims), (self.n_rows, *row), dtype, self._chunk_rows, rows, value, note)
 
 
-class SpikeTokenWriter:
+class SpikeTokenWriter(RecordingWriter):
     """Write the tokens of one recording: one array per field of ``SpikeTokens``, empty ones left out."""
 
     def __init__(self, store: str | Path, recording: str, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
-        self.recording = recording
-        self._group = GroupWriter(open_file_system(store), recording)
+        super().__init__(store, recording)
         self._max_shard_bytes = max_shard_bytes
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Remove what was not published."""
-        self._group.__exit__(None, None, None)
 
     def publish(
         self,

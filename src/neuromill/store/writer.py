@@ -55,19 +55,13 @@ class RejectedWindows:
     legend: tuple[str, ...]
 
 
-class SpoolingWriter:
-    """Rows go to a nameless file first: sizes and statistics are known before the first byte of the group."""
+class RecordingWriter:
+    """Writes the group of one recording; what is not published is gone at the end."""
 
-    def __init__(self, store: str | Path, recording: str, row_shape: tuple[int, ...], dtype: str) -> None:
+    def __init__(self, store: str | Path, recording: str) -> None:
         self._fs = open_file_system(store)
         self.recording = recording
         self._group = GroupWriter(self._fs, recording)
-        self._spool = Spool(self._fs, row_shape, dtype)
-
-    @property
-    def n_rows(self) -> int:
-        """Rows written so far."""
-        return self._spool.n_rows
 
     def __enter__(self) -> Self:
         return self
@@ -79,8 +73,25 @@ class SpoolingWriter:
 
     def close(self) -> None:
         """Remove what was not published."""
-        self._spool.close()
         self._group.__exit__(None, None, None)
+
+
+class SpoolingWriter(RecordingWriter):
+    """Rows go to a nameless file first: sizes and statistics are known before the first byte of the group."""
+
+    def __init__(self, store: str | Path, recording: str, row_shape: tuple[int, ...], dtype: str) -> None:
+        super().__init__(store, recording)
+        self._spool = Spool(self._fs, row_shape, dtype)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows written so far."""
+        return self._spool.n_rows
+
+    def close(self) -> None:
+        """Remove what was not published."""
+        self._spool.close()
+        super().close()
 
     def _check(self, n_channels: int, channels: ChannelTable) -> None:
         if not self.n_rows:

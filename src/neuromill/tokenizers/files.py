@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from neuromill.hub.disk import flush, load_plain, replace_file
+from neuromill.hub.disk import flush, load_plain, read_weights, replace_file
 from neuromill.hub.mixin import CONFIG, WEIGHTS, folder_of
 from neuromill.records import ConfigError
 from neuromill.tokenizers.biocodec import BioCodec
@@ -118,7 +117,7 @@ def open_tokenizer(source: str | Path, *, revision: str | None = None) -> Tokeni
             f"tokenizers of kind {kind!r} are unknown here", where=str(folder / CONFIG), next_step="update neuromill"
         )
     try:
-        tokenizer = _OPENERS[kind](document.get("config"), _read_weights(folder / WEIGHTS), str(folder))
+        tokenizer = _OPENERS[kind](document.get("config"), read_weights(folder / WEIGHTS), str(folder))
     except ValidationError as error:
         raise ConfigError(f"settings of the tokenizer are wrong: {error}", where=str(folder / CONFIG)) from error
     if document.get("code_version") == CODE_VERSIONS[kind] and document.get("digest") != tokenizer.digest:
@@ -289,13 +288,6 @@ def _read_document(folder: Path) -> dict[str, Any]:
             next_step="update neuromill",
         )
     return document
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise ConfigError("weights cannot be read", where=str(path), next_step="fetch them again") from error
 
 
 def _folder_of(source: str | Path, revision: str | None) -> Path:
