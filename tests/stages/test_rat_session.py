@@ -103,7 +103,10 @@ def test_counts_and_notes_are_those_of_the_file(road, data):
     assert counts.shape[1] == N_UNITS
     np.testing.assert_array_equal(counts, expected)
     assert about.attributes["facts"]["counting"]["n_spikes"] == len(spike_times) == N_SPIKES
-    assert about.attributes["facts"]["spikes"]["notes"] == [f"1 repeated time stamps of {POSITION} merged"]
+    assert about.attributes["facts"]["spikes"]["notes"] == [
+        f"1 repeated time stamps of {POSITION} merged",
+        "position_x, position_y: no change from 5382.3 to 6379.5 s (50% of the samples): was it tracked there?",
+    ]
 
 
 def test_behaviour_is_the_position_of_the_file_in_pixels(road, data):

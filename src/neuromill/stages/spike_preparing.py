@@ -12,6 +12,7 @@ import numpy as np
 from neuromill.records import ConfigError, FailureCode, RecordingError
 from neuromill.signals.binning import MAX_COUNT, count_session, grid_over, rebin_session, segments
 from neuromill.signals.covariates import apply_steps, mask_on_grid, scale_of, to_grid
+from neuromill.signals.standstill import standstills
 from neuromill.stages.raw_files import drop_raw, lay_out_raw, layout_of
 from neuromill.stages.sections import spike_preparation
 
@@ -213,7 +214,10 @@ def align_behaviour(
             longest_step=float("inf") if series.held else None,
         )
         values.append(on_grid.values)
-        notes += _numbering_notes(", ".join(series.names), on_grid)
+        what = ", ".join(series.names)
+        notes += _numbering_notes(what, on_grid)
+        if not series.held:  # targets stay where they are
+            notes += [f"{what}: {one}" for one in standstills(series.stamps, series.values)]
         names += series.names
         units += [_unit(series.unit, series.derivative)] * len(series.names)
     together = apply_steps(np.concatenate(values, axis=1), config.steps, grid, segment)
