@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from neuromill.training.metrics import MetricsFile, Scores, Tally
+from neuromill.training.eegssm_metrics import CodesScores
+from neuromill.training.metrics import MetricsFile, ScoreRow, Scores, Tally
+from neuromill.training.ndt3_metrics import Ndt3Scores
 from neuromill.training.objective import Outcome
 
 
@@ -39,8 +41,15 @@ def test_lines_come_back_and_can_be_rewound(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in file.path.read_text().splitlines()] == [1, 2]
 
 
-def test_scores_survive_their_line() -> None:
-    scores = Scores(1.5, 0.25, (0.5, 0.0), {"a": (0.5, 0.0)}, 12)
-    row = json.loads(json.dumps({"loss": 1.5, "accuracy": 0.25, "per_level": (0.5, 0.0),
-                                 "per_dataset": {"a": (0.5, 0.0)}, "positions": 12, "kind": "validation"}))  # fmt: skip
-    assert Scores.from_row(row) == scores
+@pytest.mark.parametrize(
+    "scores",
+    [
+        Scores(1.5, 0.25, (0.5, 0.0), {"a": (0.5, 0.0)}, 12),
+        CodesScores(3.0, (1.0, 2.0), 0.25, (0.5, 0.0), (0.5, 0.125), {"a": (0.5, 0.0)}, 12),
+        Ndt3Scores(1.5, 1.0, 0.5, None, {"x": 0.25, "y": None}, {"a": 0.25}, 12, 3),
+    ],
+    ids=lambda scores: type(scores).__name__,
+)
+def test_scores_survive_their_line(scores: ScoreRow) -> None:
+    row = json.loads(json.dumps({"kind": "validation", "step": 3, **scores.row()}))
+    assert type(scores).from_row(row) == scores

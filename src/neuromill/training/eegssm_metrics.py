@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
+from neuromill.training.metrics import DIGITS, ScoreRow, shares_of, sum_over_ranks
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from lightning_fabric import Fabric
     from torch import Tensor
 
     from neuromill.training.coded_loader import CodedBatch
-
-DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +76,7 @@ def _count(codes: Tensor, size: int) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class CodesScores:
+class CodesScores(ScoreRow):
     """Loss and accuracy over some steps.
 
     Attributes
@@ -106,23 +106,6 @@ class CodesScores:
     per_dataset: dict[str, tuple[float, ...]]
     positions: int
 
-    def row(self) -> dict[str, Any]:
-        """Return the numbers of a line of metrics."""
-        return asdict(self)
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Read back a line of metrics."""
-        return cls(
-            loss=row["loss"],
-            losses=tuple(row["losses"]),
-            accuracy=row["accuracy"],
-            per_quantizer=tuple(row["per_quantizer"]),
-            commonest=tuple(row["commonest"]),
-            per_dataset={name: tuple(shares) for name, shares in row["per_dataset"].items()},
-            positions=row["positions"],
-        )
-
 
 class CodesTally:
     """Adds up outcomes on the device; nothing waits for the device until :meth:`scores`."""
@@ -146,18 +129,18 @@ class CodesTally:
 
     def counts(self, fabric: Fabric | None = None) -> Tensor:
         """Codes to be predicted so far, over all ranks: float64 [quantizer, code], on the CPU."""
-        return _over_ranks(self._counts, fabric).cpu()
+        return sum_over_ranks(self._counts, fabric).cpu()
 
     def scores(self, fabric: Fabric | None = None) -> CodesScores:
         """Loss and accuracies so far, over all ranks."""
         parts = (self._losses, self._sums, self._counts)
-        packed = _over_ranks(torch.cat([part.flatten() for part in parts]), fabric).cpu()
+        packed = sum_over_ranks(torch.cat([part.flatten() for part in parts]), fabric).cpu()
         split = packed.split([part.numel() for part in parts])
         losses, sums, counts = (one.reshape(part.shape) for one, part in zip(split, parts, strict=True))
         total = sums.sum(dim=0)
         n = max(total[0].item(), 1.0)
         each = tuple((losses / n).tolist())
-        shares = _shares(total)
+        shares = shares_of(total)
         return CodesScores(
             loss=sum(each),
             losses=each,
@@ -165,7 +148,7 @@ class CodesTally:
             per_quantizer=shares,
             commonest=tuple(round(value / n, DIGITS) for value in counts.amax(dim=1).tolist()),
             per_dataset={
-                name: _shares(row) for name, row in zip(self.datasets, sums, strict=True) if row[0].item() > 0
+                name: shares_of(row) for name, row in zip(self.datasets, sums, strict=True) if row[0].item() > 0
             },
             positions=int(total[0].item()),
         )
@@ -198,14 +181,3 @@ def frequency_baseline(training: Tensor, held_out: Tensor) -> dict[str, Any]:
         "per_quantizer": [round(value, DIGITS) for value in right],
         "positions": int(held_out[0].sum().item()),
     }
-
-
-def _over_ranks(sums: Tensor, fabric: Fabric | None) -> Tensor:
-    if fabric is None or fabric.world_size == 1:
-        return sums
-    return fabric.all_reduce(sums, reduce_op="sum")  # type: ignore[return-value]
-
-
-def _shares(row: Tensor) -> tuple[float, ...]:
-    n = max(row[0].item(), 1.0)
-    return tuple(round(value / n, DIGITS) for value in row[1:].tolist())

@@ -15,6 +15,7 @@ from neuromill.training import loop
 from neuromill.training.coded_loader import CodedLoader, CodedLoaderConfig
 from neuromill.training.coded_signals import check_coded, plan_coded_windows
 from neuromill.training.eegssm_metrics import CodesScores, CodesTally, code_losses, frequency_baseline
+from neuromill.training.metrics import sum_over_ranks
 from neuromill.training.schedule import learning_rate
 from neuromill.training.task import Drawing, Place, datasets_of, digest_of
 from neuromill.training.tokens import check_leakage
@@ -179,8 +180,7 @@ class EEGSSMTask:
             targets = batch.codes[batch.hidden].long()
             for number, level in enumerate(targets.unbind(1)):
                 held_out[number] += torch.bincount(level, minlength=self._codes.codebook_size)
-        if fabric.world_size > 1:
-            held_out = fabric.all_reduce(held_out.to(fabric.device), reduce_op="sum").cpu()  # type: ignore[union-attr]
+        held_out = sum_over_ranks(held_out.to(fabric.device), fabric).cpu()
         if not fabric.is_global_zero:
             return []
         return [frequency_baseline(torch.from_numpy(self._training.code_counts()), held_out)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 
@@ -17,9 +17,32 @@ if TYPE_CHECKING:
 
     from neuromill.training.objective import Outcome
 
+DIGITS = 6
+
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class ScoreRow:
+    """Scores that are a line of metrics: numbers, tuples of numbers, and either by name."""
+
+    def row(self) -> dict[str, Any]:
+        """Return the numbers of a line of metrics."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Read back a line of metrics, which may say more."""
+        return cls(**{field.name: _tupled(row[field.name]) for field in fields(cls)})
+
+
+def _tupled(value: Any) -> Any:
+    """JSON knows lists only."""
+    if isinstance(value, dict):
+        return {name: _tupled(one) for name, one in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Scores(ScoreRow):
     """Loss and accuracy over some steps.
 
     Attributes
@@ -42,21 +65,6 @@ class Scores:
     per_dataset: dict[str, tuple[float, ...]]
     positions: int
 
-    def row(self) -> dict[str, Any]:
-        """Return the numbers of a line of metrics."""
-        return asdict(self)
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Read back a line of metrics."""
-        return cls(
-            loss=row["loss"],
-            accuracy=row["accuracy"],
-            per_level=tuple(row["per_level"]),
-            per_dataset={name: tuple(levels) for name, levels in row["per_dataset"].items()},
-            positions=row["positions"],
-        )
-
 
 class Tally:
     """Adds up outcomes on the device; nothing waits for the device until :meth:`scores`."""
@@ -75,18 +83,16 @@ class Tally:
 
     def scores(self, fabric: Fabric | None = None) -> Scores:
         """Loss and accuracies so far, over all ranks."""
-        packed = torch.cat((self._loss.reshape(1), self._sums.flatten()))
-        if fabric is not None and fabric.world_size > 1:
-            packed = fabric.all_reduce(packed, reduce_op="sum")  # type: ignore[assignment]
+        packed = sum_over_ranks(torch.cat((self._loss.reshape(1), self._sums.flatten())), fabric)
         loss, sums = packed[0].item(), packed[1:].reshape(self._sums.shape).cpu()
         total = sums.sum(dim=0)
-        per_level = _shares(total)
+        per_level = shares_of(total)
         return Scores(
             loss=loss / max(total[0].item(), 1.0),
             accuracy=sum(per_level) / len(per_level),
             per_level=per_level,
             per_dataset={
-                name: _shares(row) for name, row in zip(self.datasets, sums, strict=True) if row[0].item() > 0
+                name: shares_of(row) for name, row in zip(self.datasets, sums, strict=True) if row[0].item() > 0
             },
             positions=int(total[0].item()),
         )
@@ -128,6 +134,14 @@ class MetricsFile:
             file.write(json.dumps(row) + "\n")
 
 
-def _shares(row: Tensor) -> tuple[float, ...]:
+def sum_over_ranks(tensor: Tensor, fabric: Fabric | None) -> Tensor:
+    """Sum of a tensor over the ranks of a run, which have it in one shape and dtype; itself where there is but one."""
+    if fabric is None or fabric.world_size == 1:
+        return tensor
+    return cast("Tensor", fabric.all_reduce(tensor, reduce_op="sum"))
+
+
+def shares_of(row: Tensor) -> tuple[float, ...]:
+    """Shares of the first number that the others are, rounded."""
     count = max(row[0].item(), 1.0)
-    return tuple(round(value / count, 6) for value in row[1:].tolist())
+    return tuple(round(value / count, DIGITS) for value in row[1:].tolist())

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 import torch
 
+from neuromill.training.metrics import DIGITS, ScoreRow, sum_over_ranks
 from neuromill.training.r2 import N_SUMS, r2_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from lightning_fabric import Fabric
     from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class R2Report(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Ndt3Scores:
+class Ndt3Scores(ScoreRow):
     """Losses and R2 over some steps.
 
     Attributes
@@ -73,15 +74,6 @@ class Ndt3Scores:
     r2_per_recording: dict[str, float | None]
     n_spike: int
     n_covariate: int
-
-    def row(self) -> dict[str, Any]:
-        """Return the numbers of a line of metrics."""
-        return asdict(self)
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Read back a line of metrics."""
-        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,12 +129,5 @@ class Ndt3Tally:
         )
 
 
-def sum_over_ranks(tensor: Tensor, fabric: Fabric | None) -> Tensor:
-    """Sum of a tensor over the ranks of a run, which have it in one shape and dtype; itself where there is but one."""
-    if fabric is None or fabric.world_size == 1:
-        return tensor
-    return cast("Tensor", fabric.all_reduce(tensor, reduce_op="sum"))
-
-
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+    return None if value is None else round(value, DIGITS)

@@ -10,7 +10,8 @@ import torch
 
 from neuromill.models.ndt3_batch import FIRST_COVARIATE_SLOT, FIRST_SPIKE_SLOT, TOKEN_BUDGET, Chunk, bins_within
 from neuromill.records import RecordingError, TokenKind
-from neuromill.training.ndt3_metrics import MAX_COVARIATES, R2Report, sum_over_ranks
+from neuromill.training.metrics import sum_over_ranks
+from neuromill.training.ndt3_metrics import MAX_COVARIATES, R2Report
 from neuromill.training.r2 import N_SUMS, sums_of
 from neuromill.training.ridge import fit_ridge
 from neuromill.training.spike_source import VALIDATION
