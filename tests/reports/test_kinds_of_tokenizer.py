@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neuromill.reports import pictures
-from neuromill.reports.contents import Rejected
+from neuromill.reports.contents import RejectionFacts
 from neuromill.reports.page import render
 from support.report_contents import HOSTILE, empty, full, tokenizer, training
 
@@ -15,10 +15,10 @@ from .test_page import Page
 NAMES = ("temporal", "frequency")
 
 
-def rejected(name: str = "ds1@1/sub-01_eeg") -> Rejected:
+def rejected(name: str = "ds1@1/sub-01_eeg") -> RejectionFacts:
     reasons = np.zeros((20, 4), np.uint8)
     reasons[5:10, 2], reasons[3, :] = 1, 2
-    return Rejected(name, ("Fp1", "Fp2", name, "Cz"), 30.0, reasons, ("kept", "amplitude", "flat"))
+    return RejectionFacts(name, ("Fp1", "Fp2", name, "Cz"), 30.0, reasons, ("kept", "amplitude", "flat"))
 
 
 def test_codebooks_have_their_names() -> None:
@@ -48,7 +48,7 @@ def test_a_model_without_levels_has_a_loss() -> None:
 
 
 def test_rejected_windows() -> None:
-    page = Page(render(replace(full(), rejected=(rejected(), rejected(HOSTILE)))))
+    page = Page(render(replace(full(), rejections=(rejected(), rejected(HOSTILE)))))
     assert page.open == []
     assert "20 of 30 s 6.25% 5.00% 70.0%" in page.text
     assert 'id="rejected"' not in render(full())
@@ -56,6 +56,6 @@ def test_rejected_windows() -> None:
 
 @pytest.mark.parametrize("reasons", [np.zeros((3, 2), np.uint8), np.ones((3, 2), np.uint8)])
 def test_all_or_nothing_rejected(reasons: np.ndarray) -> None:
-    text = pictures.rejected([Rejected("r", ("A", "B"), 30.0, reasons, ("kept", "amplitude"))])
+    text = pictures.rejections([RejectionFacts("r", ("A", "B"), 30.0, reasons, ("kept", "amplitude"))])
     assert f"{reasons.mean():.1%} of windows rejected" in text
     assert "nan" not in text.lower()

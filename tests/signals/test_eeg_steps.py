@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from neuromill.records import ChannelTable, ConfigError, FailureCode, RecordingError
+from neuromill.records.rejection import KEPT
 from neuromill.signals.chain import ChainFacts, EegFacts, plan_chain, run_chain
 from neuromill.signals.montage import MONTAGES
-from neuromill.signals.rejection import AMPLITUDE, FLAT, KEPT
+from neuromill.signals.rejection import AMPLITUDE, FLAT
 from neuromill.signals.steps import (
     Crop,
     ExpectAmplitude,

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from neuromill.records import ConfigError
+from neuromill.records.rejection import Rejection
 from neuromill.stages.fitting import Windows
 from neuromill.stages.identities import fit_identity, prepare_identity, tokenize_identity
 from neuromill.stages.pipeline import Pipeline
 from neuromill.store.reader import StoreReader
-from neuromill.store.writer import RejectedWindows, SignalWriter
+from neuromill.store.writer import SignalWriter
 from neuromill.tokenizers.tfdual_config import TfDualFitConfig
 from neuromill.tokenizers.tfdual_fitting import TfDualFitReport, fit_tfdual
 from support.stages import TINY, tiny_pipeline
@@ -44,8 +45,8 @@ def prepared(store: Path, marks: np.ndarray | None, garbage: float | None = None
         values[REJECTED] = np.random.default_rng(int(garbage)).standard_normal(int(REJECTED.sum())) * garbage * 1e-6
     with SignalWriter(store, "a_meg", n_channels=N_CHANNELS, sfreq=50.0, encoding="float32") as writer:
         writer.write(values)
-        windows = None if marks is None else RejectedWindows(marks, REJECT_SAMPLES, ("kept", "amplitude", "flat"))
-        writer.publish(signal_attributes("a_meg"), channel_table(N_CHANNELS), rejected=windows)
+        windows = None if marks is None else Rejection(marks, REJECT_SAMPLES, ("kept", "amplitude", "flat"))
+        writer.publish(signal_attributes("a_meg"), channel_table(N_CHANNELS), rejection=windows)
     return StoreReader.of_groups(store, ("a_meg",))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from neuromill.records import ConfigError, PartId, Recording, RecordingId
+from neuromill.records.rejection import Rejection
 from neuromill.reports.contents import ReportContents
 from neuromill.reports.measures import perplexity
 from neuromill.stages.forecast import forecast
@@ -15,13 +16,13 @@ from neuromill.stages.identities import prepare_identity
 from neuromill.stages.looking import describe_tokenizer
 from neuromill.stages.outcomes import Stage
 from neuromill.stages.pipeline import Pipeline
-from neuromill.stages.report_examples import rejected_windows
+from neuromill.stages.report_examples import rejection_facts
 from neuromill.stages.report_groups import Published
 from neuromill.stages.reporting import collect, write_report
 from neuromill.stages.selection import Selection
 from neuromill.stages.workspace import Workspace
 from neuromill.store.reader import StoreReader
-from neuromill.store.writer import RejectedWindows, SignalWriter
+from neuromill.store.writer import SignalWriter
 from support.stages import (
     TINY,
     bids_path,
@@ -226,13 +227,13 @@ def test_rejected_windows_come_from_the_store_worst_recording_first(tmp_path: Pa
     for name, marks in reasons.items():
         with SignalWriter(tmp_path, name, n_channels=2, sfreq=50.0) as writer:
             writer.write(signal(250, 2))
-            windows = RejectedWindows(marks, 100, ("kept", "amplitude", "flat"))
-            writer.publish(signal_attributes(name), channel_table(2), rejected=windows)
+            windows = Rejection(marks, 100, ("kept", "amplitude", "flat"))
+            writer.publish(signal_attributes(name), channel_table(2), rejection=windows)
     write_signal(tmp_path, signal(250, 2), "c_meg")
     names = (*reasons, "c_meg")
     with StoreReader.of_groups(tmp_path, names) as reader:
         recordings = [Recording(RecordingId("ds000001", "1.0.0", name), f"{name}.fif", ()) for name in names]
-        first, second = rejected_windows([Published(recording, reader) for recording in recordings])
+        first, second = rejection_facts([Published(recording, reader) for recording in recordings])
     assert [one.recording.partition("/")[2] for one in (first, second)] == ["b_meg", "a_meg"]
     np.testing.assert_array_equal(first.reasons, reasons["b_meg"])
     assert (first.window_seconds, first.legend) == (2.0, ("kept", "amplitude", "flat"))

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from neuromill.records import ChannelTable
+from neuromill.records.rejection import Rejection
 from neuromill.store.attributes import SignalAttributes, TokenAttributes
 from neuromill.store.errors import StoreError
 from neuromill.store.index import rebuild_index
 from neuromill.store.reader import StoreReader
-from neuromill.store.writer import RejectedWindows, SignalWriter, TokenWriter
+from neuromill.store.writer import SignalWriter, TokenWriter
 from neuromill.training.coded_loader import CodedLoader, CodedLoaderConfig
 from neuromill.training.store_coded_signals import CodedStore, StoreCodedSignals
 from neuromill.training.task import Drawing
@@ -42,8 +43,8 @@ def write_store(folder: Path, encoding: str, *, dead: bool = False) -> CodedStor
     reasons[1, 0] = 1
     with SignalWriter(place.signals, NAME, n_channels=3, sfreq=SFREQ, encoding=encoding) as writer:
         writer.write(values)
-        rejected = RejectedWindows(reasons, 100, ("kept", "large"))
-        writer.publish(SignalAttributes(**facts), channels, rejected=rejected)
+        rejection = Rejection(reasons, 100, ("kept", "large"))
+        writer.publish(SignalAttributes(**facts), channels, rejection=rejection)
     with TokenWriter(place.tokens, NAME, n_channels=3, n_quantizers=2, codebook_size=300) as writer:
         for number in range(FRAMES // SEGMENT):
             scale = (1e-4 * (1 + number + np.arange(3))).astype(np.float32)

@@ -112,7 +112,7 @@ class Sensors:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rejected:
+class RejectionFacts:
     """Windows of one recording that are not fit for use.
 
     Attributes
@@ -280,7 +280,7 @@ class ReportContents:
     tokenizer: TokenizerFacts | None = None
     usage: CodebookUse | None = None
     example: Example | None = None
-    rejected: tuple[Rejected, ...] = ()
+    rejections: tuple[RejectionFacts, ...] = ()
     training: Training | None = None
     probes: tuple[Probed, ...] = ()
     identities: Mapping[str, str] = field(default_factory=dict)

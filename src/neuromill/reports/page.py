@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from neuromill.reports.contents import (
         CodebookUse,
         RecordingFacts,
-        Rejected,
+        RejectionFacts,
         ReportContents,
         Sensors,
         TokenizerFacts,
@@ -64,9 +64,9 @@ def _makers(contents: ReportContents) -> Sequence[Callable[[ReportContents], Sec
     """What makes the sections of this page, in order."""
     if contents.spikes is not None:
         return (_recordings, *spike_page.SECTIONS, _identities)
-    rejected = (_rejected,) if contents.rejected else ()
+    rejections = (_rejections,) if contents.rejections else ()
     probes = (probe_page.probes,) if contents.probes else ()
-    before = (_recordings, _spectra, _sensors, *rejected, _tokenizer, _codebooks, _example)
+    before = (_recordings, _spectra, _sensors, *rejections, _tokenizer, _codebooks, _example)
     return (*before, _training, *probes, _identities)
 
 
@@ -193,22 +193,22 @@ def _bad_tables(items: Sequence[Sensors]) -> tuple[Table, ...]:
     return (Table(columns, tuple(rows[:MOST_BADS]), note),) if rows else ()
 
 
-def _rejected(contents: ReportContents) -> Section:
-    shown = contents.rejected[: pictures.MOST_REJECTED]
-    more = len(contents.rejected) - len(shown)
+def _rejections(contents: ReportContents) -> Section:
+    shown = contents.rejections[: pictures.MOST_REJECTED]
+    more = len(contents.rejections) - len(shown)
     return Section(
         "rejected",
         "Rejected windows",
         "Look for a row that is full: that channel was broken all along. A full column is a movement or a loose "
         "reference; much of both means that the bounds do not fit the device.",
-        inline(pictures.rejected(shown)),
+        inline(pictures.rejections(shown)),
         "A mark is a window of one channel that no model is shown."
         + (f" The {len(shown)} recordings with the largest share; {more} more are left out." if more > 0 else ""),
-        (_rejected_table(shown),),
+        (_rejection_table(shown),),
     )
 
 
-def _rejected_table(items: Sequence[Rejected]) -> Table:
+def _rejection_table(items: Sequence[RejectionFacts]) -> Table:
     reasons = sorted({name for item in items for name in item.legend[1:]})
     rows = []
     for item in items:

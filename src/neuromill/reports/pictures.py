@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         Curve,
         Example,
         RecordingFacts,
-        Rejected,
+        RejectionFacts,
         Sensors,
         Spectrum,
         StageProgress,
@@ -239,18 +239,18 @@ def _head(axes: Axes, reach: float) -> None:
     axes.spines[:].set_visible(False)
 
 
-def rejected(items: Sequence[Rejected]) -> str:
+def rejections(items: Sequence[RejectionFacts]) -> str:
     """Draw the windows of each recording along time, channels below each other, a mark for a rejected window."""
     heights = [float(np.clip(0.4 + 0.05 * len(item.channels), 0.9, 2.4)) for item in items]
     with house_style():
         figure = new_figure(0.5 + sum(heights) + 0.45 * len(items))
         panels = figure.subplots(len(items), 1, squeeze=False, height_ratios=heights).ravel()
         for axes, item in zip(panels, items, strict=True):
-            _rejected_panel(axes, item)
+            _rejection_panel(axes, item)
         return svg(figure, "rejected")
 
 
-def _rejected_panel(axes: Axes, item: Rejected) -> None:
+def _rejection_panel(axes: Axes, item: RejectionFacts) -> None:
     width, (n_windows, n_channels) = item.window_seconds / SECONDS_IN_MINUTE, item.reasons.shape
     for number, name in enumerate(item.legend[1:], start=1):
         x, y = _marks(item.reasons == number, width)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from neuromill.records import ChannelTable
-    from neuromill.signals.rejection import Rejection
+    from neuromill.records.rejection import Rejection
 
 # A channel whose values spread over less than this part of their size is flat: one step of a 24-bit converter
 # that uses its whole range is 6e-8 of it.

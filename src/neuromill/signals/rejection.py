@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neuromill.records import ConfigError, FailureCode, RecordingError
 from neuromill.records.amplitudes import IMPLAUSIBLE, Amplitude, apart, is_one_fault
+from neuromill.records.rejection import Rejection
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -18,55 +18,12 @@ if TYPE_CHECKING:
     from neuromill.records import ChannelTable
     from neuromill.signals.eeg_steps import ExpectAmplitude, Reject
 
-KEPT, AMPLITUDE, FLAT = 0, 1, 2
+AMPLITUDE, FLAT = 1, 2
 LEGEND = ("kept", "amplitude", "flat")
 """Name of each reason, at its number."""
 VOLTS = "V"
 MICRO = 1e6
 NAMED = 8  # channels in a message
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rejection:
-    """Which windows of which channels are not fit for use, and why.
-
-    Attributes
-    ----------
-    reasons
-        uint8 [window, channel], numbers of ``legend``; 0 is kept.
-    window_samples
-        Output samples in a window: window k is samples k * window_samples to (k + 1) * window_samples, the last may
-        be shorter.
-    legend
-        Name of each number.
-    """
-
-    reasons: NDArray[np.uint8]
-    window_samples: int
-    legend: tuple[str, ...] = LEGEND
-
-    def statistics(self, channels: ChannelTable) -> dict[str, Any]:
-        """Count for the index and for people, as JSON values.
-
-        ``windows_kept_whole`` counts windows in which every channel is kept: what remains under the published rule,
-        by which one channel takes its whole window away.
-        """
-        rejected = self.reasons != KEPT
-        share = rejected.mean(axis=0) if len(rejected) else np.zeros(len(channels))
-        return {
-            "n_windows": len(self.reasons),
-            "n_channels": len(channels),
-            "window_samples": self.window_samples,
-            "by_reason": {
-                name: int(np.count_nonzero(self.reasons == number))
-                for number, name in enumerate(self.legend)
-                if number != KEPT
-            },
-            "share_rejected": float(rejected.mean()) if rejected.size else 0.0,
-            "windows_kept_whole": int(np.count_nonzero(~rejected.any(axis=1))),
-            "windows_lost_whole": int(np.count_nonzero(rejected.all(axis=1))),
-            "share_by_channel": {name: float(part) for name, part in zip(channels.names, share, strict=True)},
-        }
 
 
 class WindowWatch:
@@ -137,7 +94,7 @@ def judge(step: Reject, watch: WindowWatch, channels: ChannelTable) -> Rejection
         found[high - low < step.flat_volts] = FLAT
     found[np.maximum(np.abs(low), np.abs(high)) >= step.threshold_volts] = AMPLITUDE
     reasons[:, rows] = found
-    return Rejection(reasons, watch.window_samples)
+    return Rejection(reasons, watch.window_samples, LEGEND)
 
 
 def good_voltages(channels: ChannelTable, bads: Mapping[int, str]) -> list[int]:

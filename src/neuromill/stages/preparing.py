@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from neuromill.stages.outcomes import WorkItem
     from neuromill.stages.work import Made, WorkContext
     from neuromill.store.attributes import SignalAttributes
-    from neuromill.store.writer import RejectedWindows
 
 
 def ingest_recording(context: WorkContext, item: WorkItem) -> Made:
@@ -136,15 +135,8 @@ def _stream(context: WorkContext, item: WorkItem, signal: SignalRecording, chain
         moved = move_events(signal.events, chain)
         attributes = _attributes(context, item, signal.facts, chain, {**moved.facts, **_looked_at(chain, run.report)})
         channels = chain.channels.with_bads(run.report.bads)
-        rejected = _rejected(run.report)
-        return writer.publish(attributes, channels, events=moved.events, rejected=rejected, replace=True), run.report
-
-
-def _rejected(report: ChainReport) -> RejectedWindows | None:
-    from neuromill.store.writer import RejectedWindows
-
-    found = report.rejection
-    return None if found is None else RejectedWindows(found.reasons, found.window_samples, found.legend)
+        rejection = run.report.rejection
+        return writer.publish(attributes, channels, events=moved.events, rejection=rejection, replace=True), run.report
 
 
 def _looked_at(chain: Chain, report: ChainReport) -> dict[str, Any]:

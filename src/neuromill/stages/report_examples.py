@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neuromill.reports.contents import Example, Rejected
+from neuromill.reports.contents import Example, RejectionFacts
 from neuromill.stages.channels import good_channels
 from neuromill.stages.rejections import rejection_of
 from neuromill.stages.report_groups import SPLITS_BY_HONESTY
@@ -103,16 +103,16 @@ def _by_segment(tokenizer: Tokenizer, one: Published, rows_per_forward: int) -> 
     return start, signal[:, :shown], back[:, :shown]
 
 
-def rejected_windows(prepared: Sequence[Published]) -> tuple[Rejected, ...]:
+def rejection_facts(prepared: Sequence[Published]) -> tuple[RejectionFacts, ...]:
     """Windows that preparation marked, of the recordings that lost the largest share; () where it looked at none."""
-    found = [_rejected(one) for one in prepared if "rejected" in one.group.arrays]
+    found = [_rejection(one) for one in prepared if "rejected" in one.group.arrays]
     found.sort(key=lambda one: (-float((one.reasons > 0).mean()), one.recording))
     return tuple(found)
 
 
-def _rejected(one: Published) -> Rejected:
+def _rejection(one: Published) -> RejectionFacts:
     about = one.group.arrays["rejected"].spec.attributes
-    return Rejected(
+    return RejectionFacts(
         recording=str(one.recording.id),
         channels=one.channels.names,
         window_seconds=int(about["window_samples"]) / one.group.sfreq,

@@ -27,7 +27,7 @@ from neuromill.stages.contexts import training_recordings, work_context
 from neuromill.stages.identities import fit_identity, prepare_identity
 from neuromill.stages.looking import bits_per_second, codebook_names, seconds_of
 from neuromill.stages.outcomes import Stage
-from neuromill.stages.report_examples import example_of, rejected_windows
+from neuromill.stages.report_examples import example_of, rejection_facts
 from neuromill.stages.report_groups import by_dataset, published_groups, spread
 from neuromill.stages.report_probes import collect_probes
 from neuromill.stages.work import WorkContext
@@ -119,7 +119,7 @@ def _with_signals(
         contents,
         spectra=tuple(_spectra(prepared)),
         sensors=tuple(_sensors(prepared)),
-        rejected=rejected_windows(prepared),
+        rejections=rejection_facts(prepared),
         tokenizer=None if tokenizer is None else _tokenizer_facts(context, tokenizer),
         usage=_usage(published_groups(workspace, chosen, Stage.TOKENIZE, context)),
         example=None if tokenizer is None else example_of(chosen, tokenizer, rows, prepared),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -33,26 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from neuromill.records import ChannelTable, Events
+    from neuromill.records.rejection import Rejection
     from neuromill.store.attributes import FeatureAttributes, SignalAttributes, TokenAttributes
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RejectedWindows:
-    """Windows of channels that preparation marked; the signal itself is whole.
-
-    Attributes
-    ----------
-    reasons
-        uint8 [window, channel], numbers of ``legend``; 0 is kept.
-    window_samples
-        Window k is samples k * window_samples to (k + 1) * window_samples; the last may be shorter.
-    legend
-        Name of each number.
-    """
-
-    reasons: NDArray[np.uint8]
-    window_samples: int
-    legend: tuple[str, ...]
 
 
 class RecordingWriter:
@@ -172,7 +153,7 @@ class SignalWriter(SpoolingWriter):
         channels: ChannelTable,
         *,
         events: Events | None = None,
-        rejected: RejectedWindows | None = None,
+        rejection: Rejection | None = None,
         replace: bool = False,
     ) -> PublishedGroup:
         """Encode what was written and publish the group.
@@ -203,9 +184,9 @@ class SignalWriter(SpoolingWriter):
         if events is not None:
             self._add_plain("event_onset", ("event",), events.onsets, "float64", "s")
             self._add_plain("event_duration", ("event",), events.durations, "float64", "s")
-        if rejected is not None:
-            about: dict[str, Any] = {"window_samples": rejected.window_samples, "legend": list(rejected.legend)}
-            self._add_plain("rejected", ("window", "channel"), rejected.reasons, "uint8", **about)
+        if rejection is not None:
+            about: dict[str, Any] = {"window_samples": rejection.window_samples, "legend": list(rejection.legend)}
+            self._add_plain("rejected", ("window", "channel"), rejection.reasons, "uint8", **about)
         facts: dict[str, Any] = {
             "n_times": self.n_rows,
             "encoding": self._encoding,
@@ -372,4 +353,4 @@ class FeatureWriter(SpoolingWriter):
         return self._group.publish(document, replace=replace)
 
 
-__all__ = ["FeatureWriter", "PublishedGroup", "RejectedWindows", "SignalWriter", "TokenWriter"]
+__all__ = ["FeatureWriter", "PublishedGroup", "SignalWriter", "TokenWriter"]
