@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from neuromill.records import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
 
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 UNPICKLING_ERRORS = (
     OSError, RuntimeError, EOFError, ValueError, IndexError, KeyError, TypeError, AttributeError,
     pickle.UnpicklingError, struct.error,
@@ -60,6 +62,23 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     yield temporary
     temporary.rename(folder)
     flush(folder.parent)
+
+
+def write_model(
+    folder: Path, state: Mapping[str, Tensor], document: Mapping[str, Any], metadata: dict[str, str] | None = None
+) -> None:
+    """Write ``model.safetensors``, with ``metadata`` in its header, and ``document`` as ``config.json``.
+
+    A new folder appears complete or not at all; in one that exists each file is replaced by a complete one, the weights
+    first.
+    """
+    from safetensors.torch import save_file
+
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
+    with whole_folder(folder) as place:
+        replace_file(place / WEIGHTS, lambda new: save_file(weights, new, metadata=metadata))
+        replace_file(place / CONFIG, lambda new: new.write_text(text, encoding="utf-8"))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

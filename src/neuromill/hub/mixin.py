@@ -13,6 +13,7 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
+from neuromill.hub.disk import CONFIG, WEIGHTS
 from neuromill.records import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from neuromill.records import Config
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+CARD = "README.md"
 REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 
-from neuromill.hub.disk import load_plain, read_weights, replace_file, whole_folder
-from neuromill.hub.mixin import CONFIG, WEIGHTS
+from neuromill.hub.disk import CONFIG, WEIGHTS, load_plain, read_weights, write_model
 from neuromill.models.eegssm import EEGSSM, INPUT_FACTS, require_same_input, resolved, settings_of
 from neuromill.models.eegssm_config import TAPS, EEGSSMConfig
 from neuromill.records import ConfigError
@@ -40,12 +38,8 @@ def save_pretrained(model: EEGSSM, folder: Path) -> None:
 
     In a folder that exists each file is replaced by a complete one, the weights first.
     """
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     document = {"architecture": ARCHITECTURE, "format_version": FORMAT_VERSION, "config": model.get_config()}
-    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
-    with whole_folder(folder) as place:
-        replace_file(place / WEIGHTS, lambda new: save_file(weights, new, metadata={"format": "pt"}))
-        replace_file(place / CONFIG, lambda new: new.write_text(text, encoding="utf-8"))
+    write_model(folder, model.state_dict(), document, {"format": "pt"})
 
 
 def from_pretrained(folder: str | os.PathLike[str], kind: type[EEGSSM] = EEGSSM, **changes: Any) -> EEGSSM:

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from neuromill.hub.disk import flush, load_plain, read_weights, replace_file, whole_folder
-from neuromill.hub.mixin import CONFIG, WEIGHTS
+from neuromill.hub.disk import CONFIG, WEIGHTS, flush, load_plain, read_weights, write_model
 from neuromill.models.config import CrissCrossConfig
 from neuromill.models.criss_cross import CrissCross
 from neuromill.models.eegssm import EEGSSM
@@ -72,16 +70,12 @@ def save_pretrained(model: nn.Module, folder: Path) -> None:
 
     In a folder that exists (of a run that is finished again, say) each file is replaced by a complete one.
     """
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     document = {
         "architecture": _architecture_of(type(model)).name,
         "format_version": FORMAT_VERSION,
         "config": cast("Config", model.config).model_dump(mode="json"),
     }
-    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
-    with whole_folder(folder) as place:
-        replace_file(place / WEIGHTS, lambda new: save_file(weights, new))
-        replace_file(place / CONFIG, lambda new: new.write_text(text, encoding="utf-8"))
+    write_model(folder, model.state_dict(), document)
 
 
 def is_complete(folder: str | os.PathLike[str]) -> bool:

@@ -18,8 +18,8 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from neuromill.hub.disk import flush, load_plain, read_weights, replace_file
-from neuromill.hub.mixin import CONFIG, WEIGHTS, folder_of
+from neuromill.hub.disk import CONFIG, WEIGHTS, flush, load_plain, read_weights, replace_file
+from neuromill.hub.mixin import folder_of
 from neuromill.records import ConfigError
 from neuromill.tokenizers.biocodec import BioCodec
 from neuromill.tokenizers.config import BioCodecConfig, NormalizationConfig, TokenizerConfig
