@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -259,6 +260,7 @@ def test_names_that_the_output_cannot_write(walked: Walked) -> None:
 # Loaded by every interpreter that has the folder of this file on its path: a worker stops in the middle of its imports.
 HELD_IMPORTS = """
 import os, sys, time
+from collections.abc import Iterator
 from pathlib import Path
 
 class Held:
@@ -276,7 +278,16 @@ if "--multiprocessing-fork" in sys.orig_argv:
 """
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_in_a_terminal_is_quiet_and_the_next_run_goes_on(walked: Walked, tmp_path: Path) -> None:
     """A terminal sends the signal to the whole group: also to workers that are still importing."""
     command = [sys.executable, "-m", "neuromill.cli.main", "prepare", str(walked.pipeline), "--data", str(walked.data)]

@@ -43,6 +43,10 @@ def test_a_small_share_of_a_long_series_is_a_rest() -> None:
     assert str(one) == "no change from 0.0 to 199.9 s (10% of the samples): was it tracked there?"
 
 
+def test_a_gap_is_no_standstill() -> None:
+    assert standstills(np.array([0.0, 1.0, 100.0, 101.0]), np.array([[1.0], [2.0], [2.0], [3.0]])) == ()
+
+
 @pytest.mark.parametrize("n_times", [0, 1])
 def test_nothing_stands_still_in_no_time(n_times: int) -> None:
     assert standstills(np.zeros(n_times), np.zeros((n_times, 2))) == ()

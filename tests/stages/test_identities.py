@@ -56,6 +56,22 @@ def test_an_identity_is_the_same_every_time_and_a_safe_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("pipeline", "name"),
+    [
+        ("meg-xl", "e52c906c0f4696f6"),
+        ("codebrain", "274eaa53ee8673c5"),
+        ("ndt3", "5f70be4796544d1e"),
+        ("demo", "e52c906c0f4696f6"),
+        ("demo-eeg", "a86c25d17e5f7c1a"),
+        ("demo-spikes", "5f70be4796544d1e"),
+    ],
+)
+def test_shipped_pipelines_are_renamed_on_purpose_only(pipeline: str, name: str) -> None:
+    """Another name, and everybody prepares everything again: write why here where one has to change."""
+    assert prepare_identity(load_pipeline(find_pipeline(pipeline))) == name
+
+
+@pytest.mark.parametrize(
     ("change", "first"),
     [
         ({"prepare": filtered(0.5)}, "prepare"),

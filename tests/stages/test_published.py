@@ -77,10 +77,10 @@ def test_an_import_that_fails_half_way_leaves_no_folder(
 ) -> None:
     system = open_published(write_checkpoint(data / "golden", tmp_path / "meg-xl.ckpt"), n_heads=HEADS)
 
-    def full_disk(*_: object) -> None:
+    def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("neuromill.models.files.save_file", full_disk)
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
     with pytest.raises(OSError, match="No space"):
         save_system(system, tmp_path / "system")
     assert not (tmp_path / "system").exists()

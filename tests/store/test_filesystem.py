@@ -3,7 +3,8 @@ import fcntl
 import os
 import resource
 import signal
-from itertools import islice
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from neuromill.store.filesystem import (
     LocalStaging,
     open_file_system,
 )
+
+Rename = Callable[[Path, Path], None]
 
 
 @pytest.fixture
@@ -80,26 +83,14 @@ def test_descriptors_stay_below_the_limit(tmp_path: Path) -> None:
     assert len(fs._descriptors) == 0
 
 
-def test_stores_share_what_a_process_may_open(tmp_path: Path) -> None:
-    names = [f"f{number}" for number in range(40)]
-    for number, name in enumerate(names):
-        (tmp_path / name).write_bytes(bytes([number]))
-    one, other = LocalFileSystem(tmp_path), LocalFileSystem(tmp_path)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    in_use = {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
-    free = (number for number in range(soft) if number not in in_use)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (next(islice(free, 50, None)), hard))  # numbers below, not how many
-    try:
-        for fs in (one, other, one):
-            for number, name in enumerate(names):
-                out = np.zeros(1, np.uint8)
-                fs.read_into(name, 0, out)
-                assert out[0] == number
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert len(one._descriptors) + len(other._descriptors) <= 50
-    with pytest.raises(StoreError, match="no such file"):
-        one.read_into("nothing", 0, np.zeros(1, np.uint8))
+def test_stores_share_what_a_process_may_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (80, 80))
+    for number in range(40):
+        (tmp_path / str(number)).write_bytes(b"x")
+    for fs in (LocalFileSystem(tmp_path), LocalFileSystem(tmp_path)):
+        for number in range(40):
+            fs.read_into(str(number), 0, np.zeros(1, np.uint8))
+        assert len(fs._descriptors) == 10
 
 
 def test_the_least_recently_used_descriptor_goes_first(tmp_path: Path) -> None:
@@ -137,67 +128,150 @@ def test_staging_is_invisible_until_published(fs: LocalFileSystem, tmp_path: Pat
     assert fs.names() == ["a", "g.zarr"]
 
 
-def test_a_writer_that_comes_second_is_told(fs: LocalFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_comes_second_is_told(fs: LocalFileSystem) -> None:
     staging = fs.stage("a")
     with staging.create("x") as sink:
         sink.write(b"1")
     with pytest.raises(StoreError, match="other bytes are published"):
         staging.publish("a", replace=False)
-    monkeypatch.setattr(os.path, "lexists", lambda path: False)  # the other one came between look and rename
-    with pytest.raises(StoreError, match="other bytes are published"):
-        staging.publish("a", replace=False)
     staging.discard()
     assert fs.names() == ["a"]
 
 
-def written(fs: LocalFileSystem, content: bytes) -> LocalStaging:
-    staging = fs.stage("a")
+OLD = bytes(range(100))
+
+
+def written(fs: LocalFileSystem, content: bytes, name: str = "a") -> LocalStaging:
+    staging = fs.stage(name)
     with staging.create("data") as sink:
         sink.write(content)
     return staging
 
 
-@pytest.mark.parametrize("replaced", [False, True], ids=["before the rename", "after it"])
+def left_by_a_child_that_dies_in(fs: LocalFileSystem, monkeypatch: pytest.MonkeyPatch, rename: Rename) -> None:
+    """Replace "a" in a process that is killed where ``rename`` says; the cleaning of others leaves it alone."""
+    child = os.fork()
+    if child == 0:
+        try:
+            monkeypatch.setattr(Path, "rename", rename)
+            written(fs, b"new").publish("a", replace=True)
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+@pytest.mark.parametrize("renamed", [False, True], ids=["before the rename", "after it"])
 def test_a_writer_that_is_killed_while_it_replaces_leaves_the_old_or_the_new(
-    fs: LocalFileSystem, monkeypatch: pytest.MonkeyPatch, *, replaced: bool
+    fs: LocalFileSystem, monkeypatch: pytest.MonkeyPatch, *, renamed: bool
 ) -> None:
     real = Path.rename
 
-    def killed(path: Path, target: Path) -> None:
-        if path.name.startswith(ASIDE_PREFIX) or not path.name.startswith(STAGING_PREFIX):
-            real(path, target)
-            return
-        assert fs.clean_leftovers() == []  # the one who replaces lives
-        if replaced:
-            real(path, target)
-        os.kill(os.getpid(), signal.SIGKILL)
+    def dies(path: Path, target: Path) -> None:
+        if path.name.startswith(STAGING_PREFIX) and not fs.exists("a"):
+            if fs.clean_leftovers() == [] and renamed:  # the one who replaces lives
+                real(path, target)
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(path, target)
 
-    if (child := os.fork()) == 0:
-        monkeypatch.setattr(Path, "rename", killed)
-        written(fs, b"new").publish("a", replace=True)
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    assert fs.exists("a") == replaced
+    left_by_a_child_that_dies_in(fs, monkeypatch, dies)
+    assert fs.exists("a") == renamed
     (gone,) = fs.clean_leftovers()
-    assert gone.startswith(ASIDE_PREFIX if replaced else f"{STAGING_PREFIX}a-")
+    assert gone.startswith(f"{ASIDE_PREFIX if renamed else STAGING_PREFIX}a-")
     assert fs.names() == ["a"]
-    assert fs.read_bytes("a/data") == (b"new" if replaced else bytes(range(100)))
+    assert fs.read_bytes("a/data") == (b"new" if renamed else OLD)
+    assert fs.clean_leftovers() == []
 
 
-def test_a_replacement_that_fails_leaves_the_old(fs: LocalFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    staging, real = written(fs, b"new"), Path.rename
+def failing(monkeypatch: pytest.MonkeyPatch, *prefixes: str) -> None:
+    """Let renames of such names fail, once the name that is to be replaced is free."""
+    real = Path.rename
 
-    def refuse(path: Path, target: Path) -> None:
-        if path == staging._folder:
+    def rename(path: Path, target: Path) -> None:
+        if path.name.startswith(prefixes) and not target.exists():
             raise OSError(errno.EIO, "Input/output error")
         real(path, target)
 
-    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(Path, "rename", rename)
+
+
+def test_a_replacement_that_fails_leaves_the_old(fs: LocalFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    staging = written(fs, b"new")
+    failing(monkeypatch, STAGING_PREFIX)
     with pytest.raises(OSError, match="Input/output"):
         staging.publish("a", replace=True)
     staging.discard()
     assert fs.names() == ["a"]
-    assert fs.read_bytes("a/data") == bytes(range(100))
+    assert fs.read_bytes("a/data") == OLD
+
+
+def test_the_only_copy_is_kept_where_it_cannot_be_put_back(
+    fs: LocalFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging = written(fs, b"new")
+    with monkeypatch.context() as broken:
+        failing(broken, STAGING_PREFIX, ASIDE_PREFIX)
+        with pytest.raises(OSError, match="Input/output"):
+            staging.publish("a", replace=True)
+        with pytest.raises(OSError, match="Input/output"):
+            fs.clean_leftovers()
+        assert not fs.exists("a")
+    assert fs.clean_leftovers() == []
+    staging.publish("a", replace=True)
+    assert fs.names() == ["a"]
+    assert fs.read_bytes("a/data") == b"new"
+
+
+def test_another_writer_may_take_the_name_while_it_is_free(
+    fs: LocalFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging, real = written(fs, b"new"), Path.rename
+
+    def overtaken(path: Path, target: Path) -> None:
+        if path == staging._folder and not target.exists():
+            monkeypatch.undo()
+            target.mkdir()
+            (target / "data").write_bytes(b"another")
+        real(path, target)
+
+    monkeypatch.setattr(Path, "rename", overtaken)
+    staging.publish("a", replace=True)
+    assert fs.names() == ["a"]
+    assert fs.read_bytes("a/data") == b"new"
+
+
+def test_a_child_that_is_forked_meanwhile_keeps_no_lock(fs: LocalFileSystem) -> None:
+    staging = written(fs, b"new", "b")
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    try:
+        staging.publish("b", replace=False)
+        written(fs, b"newer", "b").publish("b", replace=True)
+        assert fs.read_bytes("b/data") == b"newer"
+        assert fs.names() == ["a", "b"]
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_what_a_writer_left_is_never_taken_for_another_recording(fs: LocalFileSystem) -> None:
+    """Recordings may be called ``old-a``: what was written of one must not become ``a``."""
+    written(fs, b"half", "old-b")._unlock()
+    assert fs.clean_leftovers() == [f".tmp-old-b-{os.getpid()}"]
+    assert fs.names() == ["a"]
+
+
+def test_two_cleaners_do_not_disturb_each_other(fs: LocalFileSystem, tmp_path: Path) -> None:
+    for turn in range(20):
+        for number in range(10):
+            (tmp_path / f".tmp-{number}.zarr-1" / "x").mkdir(parents=True)
+            (tmp_path / f".old-{number}.zarr-1").mkdir()
+        with ThreadPoolExecutor(2) as pool:
+            gone = [name for names in pool.map(lambda _: fs.clean_leftovers(), range(2)) for name in names]
+        assert sorted(gone) == [f".tmp-{number}.zarr-1" for number in range(10)], turn
+        assert fs.names() == [*(f"{number}.zarr" for number in range(10)), "a"]
+        for number in range(10):
+            (tmp_path / f"{number}.zarr").rmdir()
 
 
 def test_only_folders_so_far(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ class FaultProxy:
         if isinstance(fault, Stall):
             self._closing.wait()
             return
-        while _unread(client) and not self._closing.wait(0.001):
+        while _on_its_way(client) and not self._closing.wait(0.001):
             pass  # a reset throws away what was sent and not read
         client.shutdown(socket.SHUT_RD)
         pump.join()  # a socket that another thread reads stays open: nothing would be reset
@@ -140,14 +140,17 @@ def _pump(client: socket.socket, server: socket.socket) -> None:
         server.shutdown(socket.SHUT_WR)
 
 
-def _unread(client: socket.socket) -> int:
-    """Bytes that the other end of a loopback connection has not read yet."""
-    ends = [
+def _on_its_way(client: socket.socket) -> int:
+    """Bytes of a loopback connection (Linux, IPv4) that are not sent yet, or not read by the other end."""
+    here, there = (
         f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{port:04X}"
-        for host, port in (client.getpeername(), client.getsockname())
-    ]
-    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines())
-    return sum(int(row[4].partition(":")[2], 16) for row in rows if row[1:3] == ends)
+        for host, port in (client.getsockname(), client.getpeername())
+    )
+    queues = {
+        (local, remote): [int(size, 16) for size in sizes.split(":")]
+        for _, local, remote, _, sizes, *_ in map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+    }
+    return queues.get((here, there), [0, 0])[0] + queues.get((there, here), [0, 0])[1]
 
 
 def _reset(client: socket.socket) -> None:

@@ -41,7 +41,8 @@ def standstills(stamps: NDArray[np.float64], values: NDArray[np.float64]) -> tup
     values
         float64 [time, dimension]; NaN, where nothing was observed, is no standstill.
     """
-    same = np.concatenate(([False], (values[1:] == values[:-1]).all(axis=1), [False]))
+    near = np.diff(stamps) < LEAST_SECONDS  # equal values on both sides of a gap say nothing of the time between
+    same = np.concatenate(([False], (values[1:] == values[:-1]).all(axis=1) & near, [False]))
     turns = np.diff(same.astype(np.int8))
     firsts, lasts = np.flatnonzero(turns == 1), np.flatnonzero(turns == -1)
     found = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,37 +65,46 @@ def input_of(tokenizer: Tokenizer) -> ModelInput:
     """
     config = tokenizer.config
     if not isinstance(config, TfDualTokenizerConfig):
-        raise ConfigError(
-            f"train.kind eegssm takes tokens of tfdual, the tokenizer is {config.kind}",
-            where="pretrained",
-            next_step="name a TFDual tokenizer, or take another train.kind",
-        )
+        raise _other_tokens(config.kind)
     return model_input(config)
 
 
 def refuse_other_tokens(context: WorkContext) -> None:
     """Refuse, when a stage is planned, a published tokenizer whose tokens EEGSSM does not take.
 
-    A folder is opened before any work. A repository is opened once ``tokenize`` has fetched it, and a tokenizer that
-    cannot be opened is left to the stage that needs it.
+    A folder is looked into before any work, a repository once ``tokenize`` has fetched it. Only the settings are read:
+    a tokenizer that is opened now would be kept in memory, and the folder may hold another one when it is used. What
+    cannot be read is left to the stage that needs it.
 
     Raises
     ------
     ConfigError
         See ``input_of``.
     """
+    from neuromill.tokenizers.files import kind_of
+
     published = context.pipeline.pretrained
     if published is None or context.pipeline.train.kind != "eegssm":
         return
-    if not context.tokenizer_source:
+    source, revision = context.tokenizer_source, context.tokenizer_revision
+    if not source:
         if not Path(published.source).is_dir():
             return
-        context = replace(context, tokenizer_source=published.source, tokenizer_revision=published.revision)
+        source, revision = published.source, published.revision
     try:
-        tokenizer = context.tokenizer()
+        kind = kind_of(source, revision=revision or None)
     except ConfigError:
         return
-    input_of(tokenizer)
+    if kind != "tfdual":
+        raise _other_tokens(kind)
+
+
+def _other_tokens(kind: str) -> ConfigError:
+    return ConfigError(
+        f"train.kind eegssm takes tokens of tfdual, the tokenizer is {kind}",
+        where="pretrained",
+        next_step="name a TFDual tokenizer, or take another train.kind",
+    )
 
 
 def unchecked_input(known: ModelInput, given: ModelInput) -> str:

@@ -224,6 +224,7 @@ def _run_items(
     context = work_context(workspace, pipeline, chosen, stage)
     with _hold(workspace, chosen, context, stage, selection.part, report):
         plan = plan_chosen(workspace, chosen, context, stage)
+        told = input_note(context) if stage is Stage.EMBED else ""
         total = ShardResult()
         if plan.todo:
             report.begin(stage.value, len(plan.todo), "recordings")
@@ -241,17 +242,15 @@ def _run_items(
         failed=total.failed + len(plan.failed),
         seconds=time.perf_counter() - begin,
         bytes_out=total.bytes_out,
-        note=_note_of(context, plan, total),
+        note="; ".join(note for note in (_waiting(plan, total), told) if note),
     )
 
 
-def _note_of(context: WorkContext, plan: StagePlan, total: ShardResult) -> str:
-    """What a line of the summary says beside its counts."""
+def _waiting(plan: StagePlan, total: ShardResult) -> str:
     waiting = len(plan.todo) - total.done - total.failed
-    notes = ["nothing to do"] if not plan.todo else [f"{waiting} waiting"] if waiting else []
-    if plan.stage is Stage.EMBED:
-        notes.append(input_note(context))
-    return "; ".join(note for note in notes if note)
+    if not plan.todo:
+        return "nothing to do"
+    return f"{waiting} waiting" if waiting else ""
 
 
 @contextmanager

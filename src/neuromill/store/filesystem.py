@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STAGING_PREFIX = ".tmp-"
-ASIDE_PREFIX = ".tmp-old-"
+ASIDE_PREFIX = ".old-"
 MAX_OPEN_FILES = 256
+SHARE_OF_OPEN_FILES = 8  # training on four stores, and whatever else is open, fit into what a process may open
+_NAME_IS_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 class Sink(Protocol):
@@ -195,8 +198,8 @@ class LocalFileSystem:
 
     def clean_leftovers(self) -> list[str]:
         """Remove ``.tmp-*`` entries whose writer no longer lives."""
-        left = [name for name in self.names() if name.startswith(STAGING_PREFIX)]
-        removed = [name for name in left if not _put_back(self._path(name)) and _remove_if_dead(self._path(name))]
+        left = [name for name in self.names() if name.startswith((STAGING_PREFIX, ASIDE_PREFIX))]
+        removed = [name for name in left if _clean(self._path(name))]
         if left:
             _fsync_folder(Path(self._root))
         return removed
@@ -220,7 +223,7 @@ class LocalStaging:
     def __init__(self, root: Path, name: str) -> None:
         self._root = root
         self._folder = root / f"{STAGING_PREFIX}{name}-{os.getpid()}"
-        if self._folder.exists() and not _remove_if_dead(self._folder):
+        if self._folder.exists() and not _clean(self._folder):
             raise StoreError("already being written", where=str(self._folder), next_step="use one writer")
         self._lock: int | None = _make_locked(self._folder)
 
@@ -240,28 +243,29 @@ class LocalStaging:
         Raises
         ------
         StoreError
-            If the name is taken and may not be replaced, or another writer takes it meanwhile.
+            If the name is taken and may not be replaced.
         """
         for folder, _, _ in os.walk(self._folder, topdown=False):
             _fsync_folder(Path(folder))
         target = self._root / name
-        if os.path.lexists(target):
+        while not self._take(target):
             if not replace:
                 raise _taken(target)
             with _moved_aside(target):
-                self._rename(target)
-        else:
-            self._rename(target)
+                if self._take(target):
+                    break
         self._unlock()
 
-    def _rename(self, target: Path) -> None:
+    def _take(self, target: Path) -> bool:
+        """Rename to a name that is free: a folder is never renamed onto a file or another that is not empty."""
         try:
             self._folder.rename(target)
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno not in _NAME_IS_TAKEN:
                 raise
-            raise _taken(target) from error  # another writer was first, a moment ago
+            return False
         _fsync_folder(self._root)
+        return True
 
     def discard(self) -> None:
         """Remove the folder, if it was not published."""
@@ -271,6 +275,7 @@ class LocalStaging:
 
     def _unlock(self) -> None:
         if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # a forked child that has the descriptor would keep it locked
             os.close(self._lock)
             self._lock = None
 
@@ -300,7 +305,8 @@ class _Descriptors:
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # 1024 on most systems
+        self._limit = max(1, min(limit, may_open // SHARE_OF_OPEN_FILES))
         self._reset()
 
     def _reset(self) -> None:
@@ -316,28 +322,12 @@ class _Descriptors:
         if self._pid != os.getpid():
             self._reset()
         with self._lock:
-            found = self._open.get(path) or self._new(path)
+            found = self._open.get(path) or _Descriptor(path)
             self._open[path] = found
             self._open.move_to_end(path)
             if len(self._open) > self._limit:
                 self._open.popitem(last=False)
             return found
-
-    def _new(self, path: str) -> _Descriptor:
-        """Open a file; where the process may open no more, half of these are closed, and no more are kept from then on.
-
-        A training on four stores keeps four times the limit, as much as most systems let a process open.
-        """
-        while True:
-            try:
-                return _Descriptor(path)
-            except OSError as error:
-                if error.errno != errno.EMFILE or not self._open:
-                    raise
-            kept = len(self._open) // 2
-            self._limit = max(1, kept)
-            while len(self._open) > kept:
-                self._open.popitem(last=False)
 
     def clear(self) -> None:
         """Drop all."""
@@ -379,47 +369,72 @@ def _make_locked(folder: Path) -> int:
 
 @contextmanager
 def _moved_aside(target: Path) -> Iterator[None]:
-    """Free the name of a folder, which is removed in the end, or put back where its name is still free then."""
+    """Free a name; what had it is removed in the end, or gets it back where nothing else took it."""
     aside = target.with_name(f"{ASIDE_PREFIX}{target.name}-{os.getpid()}")
-    lock = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    lock = _locked(target)  # as long as this process lives no cleaner takes it for a leftover
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # while this process lives no cleaner takes it for a leftover
-        shutil.rmtree(aside, ignore_errors=True)
         target.rename(aside)
-        yield
+        try:
+            yield
+        finally:
+            _settle(aside)
     finally:
         os.close(lock)
-        if not _put_back(aside):
-            shutil.rmtree(aside, ignore_errors=True)
 
 
-def _put_back(aside: Path) -> bool:
-    """Give a folder that was moved aside its name back, where that is free and the writer no longer lives."""
-    name, _, _ = aside.name.removeprefix(ASIDE_PREFIX).rpartition("-")
-    if not aside.name.startswith(ASIDE_PREFIX) or not aside.is_dir():
-        return False
-    with _lock_of_the_dead(aside) as held, suppress(OSError):  # the name is taken: a folder is not renamed onto another
-        if held:
-            aside.rename(aside.with_name(name))
-            return True
-    return False
+def _locked(path: Path) -> int:
+    """Lock what has a name, once nobody else does: another writer may replace it until then."""
+    while True:
+        descriptor = os.open(path, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+        os.close(descriptor)
 
 
-def _remove_if_dead(path: Path) -> bool:
-    """Remove a staging entry unless a living writer holds its lock (the kernel lets go of locks of killed ones)."""
-    if not path.is_dir():
-        path.unlink(missing_ok=True)
-        return True
+def _settle(aside: Path) -> bool:
+    """Remove what was moved aside where its name is taken, else give that back; whether it was removed."""
+    target = aside.with_name(aside.name.removeprefix(ASIDE_PREFIX).rpartition("-")[0])
+    try:
+        if not os.path.lexists(target):
+            aside.rename(target)
+            return False
+    except OSError as error:
+        if error.errno not in _NAME_IS_TAKEN:
+            raise
+    _remove(aside)
+    return True
+
+
+def _clean(path: Path) -> bool:
+    """Remove what a killed writer left, or give it its name back; whether it was removed.
+
+    The kernel lets go of the locks of killed processes.
+    """
     with _lock_of_the_dead(path) as held:
-        if held:
-            shutil.rmtree(path)
-    return held
+        if not held or not os.path.lexists(path):  # another cleaner was here in between
+            return False
+        if path.name.startswith(ASIDE_PREFIX):
+            return _settle(path)
+        _remove(path)
+        return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
 def _lock_of_the_dead(path: Path) -> Iterator[bool]:
-    """Whether the lock of a folder could be had: whoever held it is gone."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    """Whether the lock of a file or folder could be had: whoever held it is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -145,6 +145,11 @@ def from_pretrained(source: str | Path, *, revision: str | None = None) -> RvqTo
     return tokenizer
 
 
+def kind_of(source: str | Path, *, revision: str | None = None) -> str:
+    """Return the kind of a tokenizer without opening its weights; ConfigError as ``open_tokenizer`` has it."""
+    return _kind_of(_read_document(_folder_of(source, revision)))
+
+
 def read_facts(source: str | Path, *, revision: str | None = None) -> dict[str, Any]:
     """Return what was saved beside a tokenizer: JSON values, empty if nothing was."""
     return dict(_read_document(_folder_of(source, revision)).get("facts", {}))

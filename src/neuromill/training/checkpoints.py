@@ -57,7 +57,7 @@ def save_checkpoint(
     save_pretrained(model, temporary)
     torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
     (temporary / STATE).write_text(json.dumps(asdict(state), indent=2, sort_keys=True) + "\n")
-    flush(*temporary.iterdir())
+    flush(*temporary.iterdir(), temporary)
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
     flush(folder)
@@ -76,7 +76,7 @@ def load_state(checkpoint: Path) -> RunState:
     try:
         return RunState(**json.loads((checkpoint / STATE).read_text()))
     except (OSError, json.JSONDecodeError, TypeError) as error:
-        raise _damaged(checkpoint, error) from error
+        raise _damaged(checkpoint, str(error)) from error
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -87,21 +87,25 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
     ConfigError
         A file is damaged, or the optimiser state is of another model.
     """
-    model.load_state_dict(from_pretrained(checkpoint, type(model)).state_dict())
+    try:
+        weights = from_pretrained(checkpoint, type(model)).state_dict()
+    except ConfigError as error:
+        raise _damaged(checkpoint, error.what) from error
+    model.load_state_dict(weights)
     saved = load_plain(checkpoint / OPTIMIZER, NEXT_STEP)
     try:
         optimizer.load_state_dict(saved)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise _damaged(checkpoint, error) from error
+        raise _damaged(checkpoint, str(error)) from error
 
 
 def _all(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / STATE).exists())
 
 
-def _damaged(checkpoint: Path, error: Exception) -> ConfigError:
+def _damaged(checkpoint: Path, reason: str) -> ConfigError:
     return ConfigError(
-        f"checkpoint cannot be read: {error}",
+        f"checkpoint cannot be read: {reason}",
         where=str(checkpoint),
         next_step=NEXT_STEP,
     )

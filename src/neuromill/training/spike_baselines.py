@@ -69,7 +69,7 @@ def baseline_rows(
     Ridge is fitted to the training bins of each held-out recording. A recording that is held out as a whole has
     none; there, five blocks of its held-out bins are decoded in turn by a fit to the other four, and the line names
     the recording under ``calibrated``: such a decoder has seen the session, NDT3 has not. Recordings with too few
-    bins for a fit are named under ``left_out`` and decoded by the mean.
+    bins for a fit are named under ``left_out`` and decoded by the mean; so is a single covariate of too few bins.
     """
     recordings, parts = source.recordings, {VALIDATION: split.validation, TEST: split.test}
     means = _means(source, split, fabric)
