@@ -197,7 +197,7 @@ class LocalFileSystem:
         return LocalStaging(Path(self._root), name)
 
     def clean_leftovers(self) -> list[str]:
-        """Remove ``.tmp-*`` entries whose writer no longer lives."""
+        """Remove ``.tmp-*`` of writers that no longer live, and their ``.old-*``, or give those their names back."""
         left = [name for name in self.names() if name.startswith((STAGING_PREFIX, ASIDE_PREFIX))]
         removed = [name for name in left if _clean(self._path(name))]
         if left:
@@ -373,6 +373,8 @@ def _moved_aside(target: Path) -> Iterator[None]:
     aside = target.with_name(f"{ASIDE_PREFIX}{target.name}-{os.getpid()}")
     lock = _locked(target)  # as long as this process lives no cleaner takes it for a leftover
     try:
+        if aside.exists():  # could not be put back before, and its name was taken since
+            _settle(aside)
         target.rename(aside)
         try:
             yield
