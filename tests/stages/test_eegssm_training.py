@@ -132,6 +132,14 @@ def test_a_published_tokenizer_of_another_kind_is_refused_before_any_work(
         assert not (workspace.home / "stores").exists()
 
 
+def test_the_kind_of_a_published_tokenizer_is_told_without_its_weights(folder: Path, tmp_path: Path) -> None:
+    """Weights opened when `ingest` is planned would be kept until `tokenize`, and the folder may be another by then."""
+    save_pretrained(small_tokenizer(), tmp_path / "tokenizer")
+    (tmp_path / "tokenizer" / "model.safetensors").unlink()
+    with workspace_at(tmp_path / "home") as workspace, pytest.raises(ConfigError, match=OTHER_KIND):
+        run_stage(workspace, pipeline_of(tmp_path / "tokenizer"), Selection(data=folder / "lab"), Stage.INGEST)
+
+
 def test_a_published_tokenizer_that_is_not_there_yet_is_refused_before_it_makes_tokens(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -25,7 +25,6 @@ from neuromill.store.shards import encode_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -68,9 +67,7 @@ class GroupWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._staging.discard()
 
     @contextmanager
