@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from math import log
+from math import ceil, log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +55,7 @@ MOST_DATASETS = 30
 MOST_MAPS = 9
 MAPS_PER_ROW = 3
 MOST_REJECTED = 6
+NAMED_CHANNELS = 20  # of a panel of rejected windows: names stay legible
 REASONS = (VERMILION, BLUE, GREEN, PURPLE)
 BAR_STEPS = 40
 """Colours of a map. From 50 on matplotlib would put its colour bar into the page as a bitmap."""
@@ -241,7 +242,7 @@ def _head(axes: Axes, reach: float) -> None:
 
 def rejections(items: Sequence[RejectionFacts]) -> str:
     """Draw the windows of each recording along time, channels below each other, a mark for a rejected window."""
-    heights = [float(np.clip(0.4 + 0.05 * len(item.channels), 0.9, 2.4)) for item in items]
+    heights = [0.5 + 0.1 * min(len(item.channels), NAMED_CHANNELS) for item in items]
     with house_style():
         figure = new_figure(0.5 + sum(heights) + 0.45 * len(items))
         panels = figure.subplots(len(items), 1, squeeze=False, height_ratios=heights).ravel()
@@ -259,7 +260,7 @@ def _rejection_panel(axes: Axes, item: RejectionFacts) -> None:
         line.set_linewidth(float(np.clip(100 / max(n_channels, 1), 0.6, 6)))
     axes.set_xlim(0, max(n_windows, 1) * width)
     axes.set_ylim(n_channels - 0.5, -0.5)
-    step = max(1, n_channels // 20)
+    step = max(1, ceil(n_channels / NAMED_CHANNELS))
     axes.set_yticks(range(0, n_channels, step), [label(name, 12) for name in item.channels[::step]], fontsize=6)
     axes.grid(visible=False)
     axes.set_title(f"{label(item.recording, 70)}, {np.mean(item.reasons > 0):.1%} of windows rejected")
